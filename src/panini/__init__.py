@@ -1,0 +1,1 @@
+"""Panini-Net: face restoration that interpolates between a photo and a face prior."""
