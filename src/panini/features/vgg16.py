@@ -1,7 +1,7 @@
 """VGG-16 as a frozen judge: its activations feed the perceptual loss and LPIPS.
 
 Two sets of weights are in use that share shapes but not input: Caffe's (BGR, 0-255 minus the mean)
-and torchvision's (RGB, 0-1, ImageNet mean and deviation). The file's metadata says which one it holds.
+and torchvision's (RGB, 0-1, ImageNet mean and deviation). The file's metadata tell them apart.
 """
 
 from __future__ import annotations
