@@ -1,0 +1,20 @@
+"""Reading and writing weights."""
+
+from panini.checkpoints.io import (
+    load_model,
+    load_state,
+    load_tensors,
+    save_model,
+    save_tensors,
+)
+from panini.checkpoints.specs import SPECS, Spec
+
+__all__ = [
+    "SPECS",
+    "Spec",
+    "load_model",
+    "load_state",
+    "load_tensors",
+    "save_model",
+    "save_tensors",
+]

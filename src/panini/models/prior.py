@@ -29,6 +29,14 @@ class Window:
     side: int
     level: int = 64
 
+    def crop(self, x: Tensor) -> Tensor:
+        """The window's part of (N, C, S, S), a map of the whole frame at any size S."""
+        scale, rest = divmod(x.shape[-1], self.level)
+        if rest or self.top + self.side > self.level or self.left + self.side > self.level:
+            raise ValueError(f"{self} does not fit a map of {x.shape[-1]} px")
+        top, left, side = self.top * scale, self.left * scale, self.side * scale
+        return x[..., top : top + side, left : left + side]
+
 
 class GanPrior(nn.Module, ABC):
     """A style-based face generator whose features can be replaced on the way.

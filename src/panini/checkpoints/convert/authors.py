@@ -1,0 +1,211 @@
+"""The authors' checkpoints (jianzhangcs/panini): their names to ours.
+
+Their training framework stores `generator.`, `discriminator.` and loss networks in one state
+dict. The functions here rename and reshape; they read no files and build no networks other than
+the mapping, whose mean style the authors do not store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from panini.errors import CheckpointError
+from panini.models.stylegan2 import MappingNetwork, StyleGAN2Config
+
+SIZE = 1024
+FUSED_LEVELS = (4, 8, 16, 32, 64)
+MFR_RRDB_BLOCKS = 2
+SR_RRDB_BLOCKS = 23
+W_AVG_SAMPLES = 4096
+W_AVG_SEED = 0
+
+_IGNORED_SUFFIX = ".kernel"  # the fixed blur filter, which our networks build themselves
+
+
+def from_authors_mfr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of `PaniniNet` at size `mfr-1024` from the authors' MFR checkpoint.
+
+    Args:
+        state: Their `state_dict`; keys outside of `generator.` are left aside.
+
+    Returns:
+        Our state dict, complete; `prior.w_avg` is computed from the mapping network.
+
+    Raises:
+        CheckpointError: Keys are missing or unknown.
+    """
+    return _with_w_avg(_rename(state, mfr_names(), "generator."))
+
+
+def from_authors_sr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of `PaniniNet` at size `sr16-1024`; see `from_authors_mfr`."""
+    return _with_w_avg(_rename(state, sr_names(), "generator."))
+
+
+def from_authors_discriminator(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of `Discriminator` at 1024 px; keys outside of `discriminator.` are left aside.
+
+    Raises:
+        CheckpointError: Keys are missing or unknown.
+    """
+    return _rename(state, discriminator_names(), "discriminator.")
+
+
+def mfr_names() -> dict[str, str]:
+    """The authors' name of every MFR tensor with ours."""
+    names = _shared_names(MFR_RRDB_BLOCKS, stem_convs=4)
+    for i in range(6):
+        ours = f"degradation_encoder.blocks.{i}"
+        _add_layer(names, f"generator.deg_encoder.E.{3 * i}", f"{ours}.conv")
+        _add_norm(names, f"generator.deg_encoder.E.{3 * i + 1}", f"{ours}.norm")
+    for i in (0, 2):
+        _add_layer(names, f"generator.deg_encoder.mlp.{i}", f"degradation_encoder.head.{i}")
+    return names
+
+
+def sr_names() -> dict[str, str]:
+    """The authors' name of every SR tensor with ours."""
+    names = _shared_names(SR_RRDB_BLOCKS, stem_convs=1)
+    names["generator.choice_vector"] = "degradation_constant"
+    return names
+
+
+def stylegan2_names(theirs: str = "", ours: str = "") -> dict[str, str]:
+    """Names of a 1024 px StyleGAN2 generator, each side with its prefix."""
+    names = {f"{theirs}constant_input.input": f"{ours}constant"}
+    for i in range(8):
+        layer = f"{ours}mapping_network.layers.{i}"
+        names[f"{theirs}style_mapping.{i + 1}.bias"] = f"{layer}.bias"
+        names[f"{theirs}style_mapping.{i + 1}.linear.weight_orig"] = f"{layer}.weight"
+    _add_styled(names, f"{theirs}conv1", f"{ours}blocks.4.conv1")
+    _add_modulated(names, f"{theirs}to_rgb1", f"{ours}blocks.4.to_rgb", "bias")
+    names[f"{theirs}injected_noise_0"] = f"{ours}blocks.4.conv1.noise"
+    for i in range(SIZE.bit_length() - 3):
+        block = f"{ours}blocks.{8 << i}"
+        _add_modulated(names, f"{theirs}to_rgbs.{i}", f"{block}.to_rgb", "bias")
+        for j in (0, 1):
+            _add_styled(names, f"{theirs}convs.{2 * i + j}", f"{block}.conv{j}")
+            names[f"{theirs}injected_noise_{2 * i + j + 1}"] = f"{block}.conv{j}.noise"
+    return names
+
+
+def discriminator_names() -> dict[str, str]:
+    """The authors' name of every tensor of the discriminator with ours."""
+    names: dict[str, str] = {}
+
+    def add(theirs: str, index: int, ours: str, *, bias: bool = True) -> None:
+        # Theirs is a sequence: blur (if it halves the side), convolution, activation.
+        names[f"discriminator.{theirs}.{index}.conv.weight_orig"] = f"{ours}.weight"
+        if bias:
+            names[f"discriminator.{theirs}.{index + 1}.bias"] = f"{ours}.bias"
+
+    add("convs.0", 0, "from_rgb")
+    add("final_conv", 0, "final_conv")
+    for i in range(1, SIZE.bit_length() - 2):
+        block = f"blocks.{SIZE >> (i - 1)}"
+        add(f"convs.{i}.conv1", 0, f"{block}.conv0")
+        add(f"convs.{i}.conv2", 1, f"{block}.conv1")
+        add(f"convs.{i}.skip", 1, f"{block}.skip", bias=False)
+    for i, ours in enumerate(("final_linear", "logit")):
+        names[f"discriminator.final_linear.{i}.linear.weight_orig"] = f"{ours}.weight"
+        names[f"discriminator.final_linear.{i}.bias"] = f"{ours}.bias"
+    return names
+
+
+def _shared_names(rrdb_blocks: int, stem_convs: int) -> dict[str, str]:
+    """What MFR and SR have in common: prior, encoder, fusion."""
+    names = stylegan2_names("generator.generator.", "prior.")
+    _add_rrdb(names, "generator.encoder.0.0", "encoder.rrdb", rrdb_blocks)
+    _add_attention(names, "generator.encoder.0.1", "encoder.attention")
+    for i in range(stem_convs):
+        _add_layer(names, f"generator.encoder.0.{2 * i + 2}", f"encoder.stem.{i}")
+    for i, level in enumerate((32, 16, 8, 4)):
+        _add_layer(names, f"generator.encoder.{i + 1}.0", f"encoder.stages.{level}")
+    _add_layer(names, "generator.encoder.5.0", "encoder.latent_conv")
+    _add_layer(names, "generator.encoder.5.3", "encoder.latent_linear")
+    for i in (0, 2):
+        _add_layer(names, f"generator.AFS_maskGen.mapping.{i}", f"fusion.mask_mlp.{i}")
+    for i, level in enumerate(FUSED_LEVELS):
+        _add_layer(names, f"generator.fusion_out.{i}", f"fusion.convs.{level}")
+    return names
+
+
+def _add_layer(names: dict[str, str], theirs: str, ours: str) -> None:
+    for part in ("weight", "bias"):
+        names[f"{theirs}.{part}"] = f"{ours}.{part}"
+
+
+def _add_norm(names: dict[str, str], theirs: str, ours: str) -> None:
+    _add_layer(names, theirs, ours)
+    for part in ("running_mean", "running_var", "num_batches_tracked"):
+        names[f"{theirs}.{part}"] = f"{ours}.{part}"
+
+
+def _add_modulated(names: dict[str, str], theirs: str, ours: str, bias: str) -> None:
+    names[f"{theirs}.{bias}"] = f"{ours}.bias"
+    names[f"{theirs}.conv.weight_orig"] = f"{ours}.weight"
+    names[f"{theirs}.conv.style_modulation.bias"] = f"{ours}.style.bias"
+    names[f"{theirs}.conv.style_modulation.linear.weight_orig"] = f"{ours}.style.weight"
+
+
+def _add_styled(names: dict[str, str], theirs: str, ours: str) -> None:
+    _add_modulated(names, theirs, ours, "activate.bias")
+    names[f"{theirs}.noise_injector.weight"] = f"{ours}.noise_strength"
+
+
+def _add_rrdb(names: dict[str, str], theirs: str, ours: str, blocks: int) -> None:
+    _add_layer(names, f"{theirs}.conv_first", f"{ours}.first")
+    _add_layer(names, f"{theirs}.conv_body", f"{ours}.last")
+    for block in range(blocks):
+        for dense in range(3):
+            for conv in range(5):
+                _add_layer(
+                    names,
+                    f"{theirs}.body.{block}.rdb{dense + 1}.conv{conv + 1}",
+                    f"{ours}.blocks.{block}.dense.{dense}.convs.{conv}",
+                )
+
+
+def _add_attention(names: dict[str, str], theirs: str, ours: str) -> None:
+    _add_layer(names, f"{theirs}.fea_preprocess", f"{ours}.conv")
+    _add_layer(names, f"{theirs}.ChannelGate.mlp.1", f"{ours}.channel_mlp.0")
+    _add_layer(names, f"{theirs}.ChannelGate.mlp.3", f"{ours}.channel_mlp.2")
+    names[f"{theirs}.SpatialGate.spatial.conv.weight"] = f"{ours}.spatial_conv.weight"
+    _add_norm(names, f"{theirs}.SpatialGate.spatial.bn", f"{ours}.spatial_norm")
+
+
+def _rename(
+    state: Mapping[str, Tensor], names: Mapping[str, str], prefix: str
+) -> dict[str, Tensor]:
+    present = {key for key in state if key.startswith(prefix) and not key.endswith(_IGNORED_SUFFIX)}
+    missing, unknown = sorted(names.keys() - present), sorted(present - names.keys())
+    if missing or unknown:
+        raise CheckpointError(
+            f"not the authors' weights under '{prefix}': {len(missing)} keys are missing"
+            f" {missing[:3]}, {len(unknown)} are unknown {unknown[:3]};"
+            " is it the other task's checkpoint?"
+        )
+    return {ours: _reshape(ours, state[theirs]) for theirs, ours in names.items()}
+
+
+def _reshape(ours: str, tensor: Tensor) -> Tensor:
+    """Drop the axes of length one that their modulated layers keep for the batch."""
+    if tensor.ndim == 5:
+        return tensor.squeeze(0)
+    return tensor.flatten() if ours.endswith("to_rgb.bias") else tensor
+
+
+def _with_w_avg(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the mean style, estimated over W_AVG_SAMPLES latents of a fixed seed."""
+    prefix = "prior.mapping_network."
+    mapping = MappingNetwork(StyleGAN2Config(size=SIZE))
+    mapping.load_state_dict(
+        {key.removeprefix(prefix): t.float() for key, t in state.items() if key.startswith(prefix)}
+    )
+    generator = torch.Generator().manual_seed(W_AVG_SEED)
+    with torch.no_grad():
+        w = mapping(torch.randn(W_AVG_SAMPLES, 512, generator=generator))
+    return state | {"prior.w_avg": w.mean(dim=0)}

@@ -1,0 +1,29 @@
+"""The checkpoints that ship with the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One shipped checkpoint."""
+
+    file: str
+    """File name in the package's `weights` folder."""
+    sha256: str
+    """Of the whole file; a damaged installation is refused."""
+    licence: str
+    """What the weights may be used for."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is installed."""
+        return WEIGHTS / self.file
+
+
+SPECS: dict[str, Spec] = {}
+"""Name → checkpoint; the model cards in model_cards/ tell the rest."""

@@ -1,0 +1,268 @@
+"""Panini-Net: encoder, degradation encoder and GAN prior, joined by DAFI (Fig. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
+from panini.models.encoder import MFR_ENCODER, SR_ENCODER, PaperEncoder, PaperEncoderConfig
+from panini.models.fusion import DAFI, DAFIConfig, FusionControl
+from panini.models.mobile_encoder import MobileEncoder, MobileEncoderConfig
+from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
+from panini.models.prior import GanPrior, Window
+from panini.models.stylegan2 import StyleGAN2, StyleGAN2Config
+
+Task = Literal["mfr", "sr16"]
+
+_KINDS: dict[str, dict[str, type]] = {
+    "prior": {"stylegan2": StyleGAN2Config, "mobile": MobileStyleGANConfig},
+    "encoder": {"paper": PaperEncoderConfig, "mobile": MobileEncoderConfig},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaniniConfig:
+    """Everything that is needed to build a network, without its weights."""
+
+    task: Task
+    """"mfr": restoration of many degradations; "sr16": 16× super-resolution."""
+    prior: StyleGAN2Config | MobileStyleGANConfig
+    """The face generator."""
+    encoder: PaperEncoderConfig | MobileEncoderConfig
+    """Image features and latent codes."""
+    fusion: DAFIConfig
+    """How the two sources are joined."""
+    degradation_encoder: DegradationEncoderConfig | None
+    """The DRE. None: a learned constant vector takes its place, as the paper does for SR."""
+
+    def __post_init__(self) -> None:
+        if (self.task == "sr16") != (self.degradation_encoder is None):
+            raise ValueError("a degradation encoder belongs to task mfr, and only there")
+
+    @property
+    def in_size(self) -> int:
+        """Side of the degraded face, px."""
+        return self.encoder.in_size
+
+    @property
+    def out_size(self) -> int:
+        """Side of the restored face, px."""
+        return self.prior.size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers for JSON; `from_dict` is the inverse."""
+        data = asdict(self)
+        for part, kinds in _KINDS.items():
+            names = {cls: kind for kind, cls in kinds.items()}
+            data[part]["kind"] = names[type(getattr(self, part))]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PaniniConfig:
+        """Build from `to_dict`'s output, also after a trip through JSON.
+
+        Raises:
+            ValueError: A key is missing, unknown or has a bad value.
+        """
+        try:
+            parts = dict(data)
+            for part, kinds in _KINDS.items():
+                fields = dict(parts[part])
+                parts[part] = _build(kinds[fields.pop("kind")], fields)
+            parts["fusion"] = _build(DAFIConfig, parts["fusion"])
+            if parts["degradation_encoder"] is not None:
+                parts["degradation_encoder"] = _build(
+                    DegradationEncoderConfig, parts["degradation_encoder"]
+                )
+            return cls(**parts)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a Panini-Net configuration: {error!r}") from error
+
+
+def _build(cls: type, fields: Mapping[str, Any]) -> Any:
+    """A config from JSON: lists are tuples again, and level keys numbers."""
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, Mapping):
+            value = {int(key): item for key, item in value.items()}
+        values[name] = value
+    return cls(**values)
+
+
+@dataclass(frozen=True)
+class PaniniOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        image: Restored faces, RGB in about [-1, 1], (N, 3, size, size).
+        masks: Level (px) → weight of the prior, (N, C, 1, 1) in (0, 1).
+        theta: θ of Eq. 11, (N,) in (0, 1): the prior's mean share at the finest fused level.
+        ws: Latent codes, (N, num_ws, w_dim).
+        degradation: v_DR, (N, repr_dim).
+    """
+
+    image: Tensor
+    masks: dict[int, Tensor]
+    theta: Tensor
+    ws: Tensor
+    degradation: Tensor
+
+
+class PaniniNet(nn.Module):
+    """The whole network of Fig. 1, assembled from `config`, with random weights."""
+
+    def __init__(self, config: PaniniConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.prior: GanPrior = (
+            StyleGAN2(config.prior)
+            if isinstance(config.prior, StyleGAN2Config)
+            else MobileStyleGAN(config.prior)
+        )
+        self.encoder = (
+            PaperEncoder(config.encoder)
+            if isinstance(config.encoder, PaperEncoderConfig)
+            else MobileEncoder(config.encoder)
+        )
+        if config.degradation_encoder is None:
+            # The paper's "learnable constant vector", (1, 256).
+            self.degradation_constant = nn.Parameter(torch.randn(1, config.fusion.repr_dim))
+        else:
+            self.degradation_encoder = DegradationEncoder(config.degradation_encoder)
+        self.fusion = DAFI(config.fusion)
+
+    @classmethod
+    def named(cls, name: str) -> PaniniNet:
+        """An untrained network of a named size: one of `named_sizes()`."""
+        return cls(named_config(name))
+
+    def degradation(self, lq: Tensor) -> Tensor:
+        """v_DR of degraded faces (N, 3, in_size, in_size), (N, repr_dim) (Eq. 5)."""
+        if self.config.degradation_encoder is None:
+            return self.degradation_constant.expand(lq.shape[0], -1)
+        return self.degradation_encoder(lq)
+
+    def forward(
+        self,
+        lq: Tensor,
+        control: FusionControl | None = None,
+        *,
+        size: int | None = None,
+        window: Window | None = None,
+    ) -> PaniniOutput:
+        """Restore aligned faces.
+
+        Args:
+            lq: Degraded faces, RGB in [-1, 1], (N, 3, in_size, in_size).
+            control: Changes the fusion; None is the paper's.
+            size: Side of the output, px; None is `config.out_size`.
+            window: Synthesises only this part of the face above the window's level.
+
+        Returns:
+            The restored faces, and how they were made.
+        """
+        encoded = self.encoder(lq)
+        degradation = self.degradation(lq)
+        masks = self.fusion.masks(degradation, control)
+
+        def fuse(level: int, prior: Tensor) -> Tensor:
+            image = self.fusion.image_feature(level, encoded.features[level])
+            return self.fusion(level, prior, image, masks[level], control)
+
+        image = self.prior.synthesis(encoded.ws, size=size, fuse=fuse, window=window)
+        theta = masks[max(masks)].mean(dim=(1, 2, 3))
+        return PaniniOutput(image, masks, theta, encoded.ws, degradation)
+
+
+_LEVELS = (4, 8, 16, 32, 64)
+
+
+def _paper(task: Task) -> PaniniConfig:
+    channels = dict.fromkeys(_LEVELS, 512)
+    return PaniniConfig(
+        task=task,
+        prior=StyleGAN2Config(size=1024),
+        encoder=MFR_ENCODER if task == "mfr" else SR_ENCODER,
+        fusion=DAFIConfig(prior_channels=channels, image_channels=channels, shared_mlp=True),
+        degradation_encoder=DegradationEncoderConfig(kind="paper") if task == "mfr" else None,
+    )
+
+
+def _mobile(task: Task) -> PaniniConfig:
+    encoder = (
+        MobileEncoderConfig()
+        if task == "mfr"
+        else MobileEncoderConfig(in_size=64, unshuffle=1, stem_channels=0)
+    )
+    return PaniniConfig(
+        task=task,
+        prior=MobileStyleGANConfig(),
+        encoder=encoder,
+        fusion=DAFIConfig(
+            prior_channels=dict.fromkeys(_LEVELS, 512),
+            image_channels=dict(zip(reversed(_LEVELS), encoder.channels, strict=True)),
+            branch="separable",
+            # Coarse levels lean to the prior; masks that start towards the image at the fine
+            # ones learn fastest.
+            initial_prior={4: 0.7, 8: 0.6, 16: 0.45, 32: 0.35, 64: 0.3},
+        ),
+        degradation_encoder=DegradationEncoderConfig(kind="mobile") if task == "mfr" else None,
+    )
+
+
+def _tiny() -> PaniniConfig:
+    encoder = MobileEncoderConfig(
+        in_size=128,
+        unshuffle=2,
+        stem_channels=0,
+        channels=(16,) * 5,
+        depths=(1,) * 5,
+        num_ws=14,
+        w_dim=32,
+        ws_rank=8,
+    )
+    return PaniniConfig(
+        task="mfr",
+        prior=MobileStyleGANConfig(
+            size=128, w_dim=32, mapping_layers=2, base_channels=32, channels=(32,) * 4
+        ),
+        encoder=encoder,
+        fusion=DAFIConfig(
+            prior_channels=dict.fromkeys(_LEVELS, 32),
+            image_channels=dict.fromkeys(_LEVELS, 16),
+            branch="separable",
+        ),
+        degradation_encoder=DegradationEncoderConfig(kind="mobile"),
+    )
+
+
+_NAMED = {
+    "mfr-1024": lambda: _paper("mfr"),
+    "sr16-1024": lambda: _paper("sr16"),
+    "mobile-mfr": lambda: _mobile("mfr"),
+    "mobile-sr16": lambda: _mobile("sr16"),
+    "tiny": _tiny,
+}
+
+
+def named_sizes() -> tuple[str, ...]:
+    """The names that `named_config` knows."""
+    return tuple(_NAMED)
+
+
+def named_config(name: str) -> PaniniConfig:
+    """The configuration of a named size.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    if name not in _NAMED:
+        raise ValueError(f"unknown size {name!r}; known: {', '.join(_NAMED)}")
+    return _NAMED[name]()
