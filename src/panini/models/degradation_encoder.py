@@ -1,0 +1,131 @@
+"""The degradation representation encoder (DRE): what was done to an image, not what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEAKY_SLOPE = 0.1
+
+Kind = Literal["paper", "mobile"]
+
+
+class _Layout(NamedTuple):
+    """The convolutions of a kind of encoder and what is done to the image before them."""
+
+    prepare: Callable[[Tensor], Tensor]
+    """Image (N, 3, H, W) to the input of the first convolution."""
+    channels: int
+    """Channels of that input."""
+    convs: tuple[tuple[int | None, int], ...]
+    """Output channels (None is the length of the representation) and stride of each 3x3."""
+    divisor: int
+    """Image sides must be multiples of it."""
+    pointwise: bool
+    """Whether a 1x1 convolution brings the channels to the length of the representation."""
+
+
+_LAYOUTS: dict[Kind, _Layout] = {
+    # The image is brought to 256 px, whatever its size.
+    "paper": _Layout(
+        prepare=lambda lq: F.adaptive_avg_pool2d(lq, 256),
+        channels=3,
+        convs=((64, 1), (64, 1), (128, 2), (128, 1), (None, 2), (None, 1)),
+        divisor=1,
+        pointwise=False,
+    ),
+    # Rearranging keeps every pixel where pooling drops the noise and JPEG traces, and the
+    # convolutions run at a sixteenth of the area.
+    "mobile": _Layout(
+        prepare=lambda lq: F.pixel_unshuffle(lq, 4),
+        channels=48,
+        convs=((64, 1), (96, 2), (128, 2), (192, 2)),
+        divisor=4,
+        pointwise=True,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationEncoderConfig:
+    """Which degradation encoder."""
+
+    kind: Kind = "paper"
+    """"paper" as the authors built it; "mobile" is lighter and looks at all pixels of 512 px."""
+    dim: int = 256
+    """Length of the degradation representation."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in _LAYOUTS:
+            raise ValueError(f"expected a kind among {sorted(_LAYOUTS)}, got {self.kind!r}")
+
+
+class DegradationEncoder(nn.Module):
+    """Degraded image to its degradation representation v_DR (Eq. 5).
+
+    `head` serves contrastive pre-training alone (Eq. 4); Panini-Net reads what comes before it.
+
+    Args:
+        config: The kind; None is the paper's.
+    """
+
+    def __init__(self, config: DegradationEncoderConfig | None = None) -> None:
+        super().__init__()
+        config = config or DegradationEncoderConfig()
+        self.config = config
+        layout = _LAYOUTS[config.kind]
+        self.blocks = nn.ModuleList()
+        channels = layout.channels
+        for width, stride in layout.convs:
+            self.blocks.append(_ConvNorm(channels, width or config.dim, stride))
+            channels = width or config.dim
+        self.pointwise = nn.Conv2d(channels, config.dim, 1) if layout.pointwise else nn.Identity()
+        self.head = nn.Sequential(
+            nn.Linear(config.dim, config.dim),
+            nn.LeakyReLU(LEAKY_SLOPE),
+            nn.Linear(config.dim, config.dim),
+        )
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Encode the degradation.
+
+        Args:
+            lq: RGB in [-1, 1], (N, 3, H, W); for the mobile kind H and W are multiples of 4.
+
+        Returns:
+            v_DR, (N, dim), not normalised.
+
+        Raises:
+            ValueError: The image does not fit.
+        """
+        layout = _LAYOUTS[self.config.kind]
+        if lq.ndim != 4 or lq.shape[1] != 3 or any(s % layout.divisor for s in lq.shape[2:]):
+            raise ValueError(
+                f"expected lq of shape (N, 3, H, W), H and W multiples of {layout.divisor},"
+                f" got {tuple(lq.shape)}"
+            )
+        x = layout.prepare(lq)
+        for block in self.blocks:
+            x = block(x)
+        return self.pointwise(x).mean(dim=(2, 3))
+
+    def project(self, degradation: Tensor) -> Tensor:
+        """Map v_DR (N, dim) to where the contrastive loss compares: (N, dim), not normalised."""
+        return self.head(degradation)
+
+
+class _ConvNorm(nn.Module):
+    """3x3 convolution, batch norm, leaky ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, H / stride, W / stride)."""
+        return F.leaky_relu(self.norm(self.conv(x)), LEAKY_SLOPE)
