@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from panini.metrics.psnr import psnr, psnr_unit_peak, to_levels
+
+
+def pair(seed=0, spread=0.1):
+    generator = torch.Generator().manual_seed(seed)
+    gt = torch.rand(2, 3, 24, 20, generator=generator) * 2 - 1
+    return (gt + spread * torch.randn(gt.shape, generator=generator)).clamp(-1, 1), gt
+
+
+def test_agrees_with_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    restored, gt = (to_levels(x).byte() for x in pair())
+    for index, value in enumerate(psnr(restored, gt)):
+        expected = metrics.peak_signal_noise_ratio(gt[index].numpy(), restored[index].numpy())
+        assert value.item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_floats_count_as_the_bytes_that_would_be_stored():
+    restored, gt = pair()
+    stored = psnr(to_levels(restored).byte(), to_levels(gt).byte())
+    torch.testing.assert_close(psnr(restored, gt), stored)
+    # Less than half a level is lost in storing.
+    assert torch.isinf(psnr(gt, to_levels(gt) / 127.5 - 1)).all()
+
+
+def test_unit_peak_is_six_decibels_lower():
+    restored, gt = pair()
+    difference = psnr(restored, gt) - psnr_unit_peak(restored, gt)
+    torch.testing.assert_close(difference, torch.full((2,), 20 * math.log10(2)), atol=0.02, rtol=0)
+
+
+def test_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="expected `restored` and `gt` of one shape"):
+        psnr(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9))
