@@ -1,13 +1,13 @@
 """The exceptions of the library, each for one thing that a user can put right.
 
-    PaniniError
-    ├── ConfigError        a recipe or an argument is wrong
-    ├── CheckpointError    a weights file is missing, damaged or not what was asked for
-    ├── DataError          a data set is missing, empty or damaged
-    ├── ImageError         one image file cannot be read or written
-    ├── NoFaceError        a photo holds no face that can be found
-    ├── TrainingError      a run cannot go on (non-finite loss, full disk)
-    └── MissingExtraError  an optional dependency is not installed
+PaniniError
+├── ConfigError        a recipe or an argument is wrong
+├── CheckpointError    a weights file is missing, damaged or not what was asked for
+├── DataError          a data set is missing, empty or damaged
+├── ImageError         one image file cannot be read or written
+├── NoFaceError        a photo holds no face that can be found
+├── TrainingError      a run cannot go on (non-finite loss, full disk)
+└── MissingExtraError  an optional dependency is not installed
 """
 
 from __future__ import annotations
@@ -50,4 +50,4 @@ class MissingExtraError(PaniniError):
     """
 
     def __init__(self, extra: str, feature: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency: pip install 'panini-net[{extra}]'")
+        super().__init__(f"{feature} needs the extra {extra}: pip install 'panini-net[{extra}]'")

@@ -2,6 +2,7 @@
 
 from panini.checkpoints.io import (
     load_model,
+    load_prior,
     load_state,
     load_tensors,
     save_model,
@@ -13,6 +14,7 @@ __all__ = [
     "SPECS",
     "Spec",
     "load_model",
+    "load_prior",
     "load_state",
     "load_tensors",
     "save_model",

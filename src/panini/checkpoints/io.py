@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from panini.checkpoints.specs import SPECS
 from panini.errors import CheckpointError
+from panini.models.mobile_stylegan import MobileStyleGAN
 from panini.models.panini_net import PaniniConfig, PaniniNet
 
 FORMAT = "panini-1"
@@ -159,3 +160,15 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
         known = ", ".join(SPECS) or "none installed"
         raise CheckpointError(f"{name}: unknown model; known: {known}; or give a .safetensors file")
     return path
+
+
+def load_prior(path: Path) -> MobileStyleGAN:
+    """A mobile prior that `panini convert mobile-prior` wrote, in eval mode.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or no such prior.
+    """
+    state, _ = load_tensors(path, kind="mobile-prior")
+    prior = MobileStyleGAN()
+    load_state(prior, state, path)
+    return prior.eval()

@@ -114,9 +114,7 @@ class DAFI(nn.Module):
             for level, part in zip(self.levels, parts, strict=True)
         }
 
-    def masks(
-        self, degradation: Tensor, control: FusionControl | None = None
-    ) -> dict[int, Tensor]:
+    def masks(self, degradation: Tensor, control: FusionControl | None = None) -> dict[int, Tensor]:
         """Weight of the prior for every level and channel (Eq. 6).
 
         Args:
@@ -127,11 +125,12 @@ class DAFI(nn.Module):
             Level → (N, C, 1, 1) in (0, 1); 1 keeps the prior, 0 takes the image.
         """
         control = control or FusionControl()
-        # A softmax over two logits is the sigmoid of their difference.
-        return {
-            level: torch.sigmoid(logits[:, 0] - logits[:, 1] + control.at(level)[0])[..., None, None]
-            for level, logits in self.mask_logits(degradation).items()
-        }
+        masks: dict[int, Tensor] = {}
+        for level, logits in self.mask_logits(degradation).items():
+            # A softmax over two logits is the sigmoid of their difference.
+            mask = torch.sigmoid(logits[:, 0] - logits[:, 1] + control.at(level)[0])
+            masks[level] = mask[..., None, None]
+        return masks
 
     def image_feature(self, level: int, encoded: Tensor) -> Tensor:
         """F_IFE of Eq. 2: the encoder's feature of a level through its own branch."""
@@ -182,6 +181,4 @@ def _branch(kind: Literal["conv", "separable"], cin: int, cout: int) -> nn.Modul
 
 
 def _mlp(repr_dim: int, out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(repr_dim, repr_dim), nn.LeakyReLU(0.1), nn.Linear(repr_dim, out)
-    )
+    return nn.Sequential(nn.Linear(repr_dim, repr_dim), nn.LeakyReLU(0.1), nn.Linear(repr_dim, out))

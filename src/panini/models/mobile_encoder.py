@@ -21,9 +21,9 @@ class MobileEncoderConfig:
     """Space-to-depth factor in front; `in_size / unshuffle` is the stem's resolution."""
     stem_channels: int = 64
     """Channels of the stem; 0 when the stem's resolution is 64 px already."""
-    channels: tuple[int, ...] = (160, 320, 384, 384, 384)
+    channels: tuple[int, ...] = (160, 256, 320, 320, 320)
     """Channels at 64, 32, 16, 8, 4 px."""
-    depths: tuple[int, ...] = (3, 3, 3, 2, 1)
+    depths: tuple[int, ...] = (3, 3, 2, 2, 1)
     """Residual blocks at 64, 32, 16, 8, 4 px."""
     num_ws: int = 23
     """Style vectors of the prior."""
@@ -43,11 +43,11 @@ class MobileEncoderConfig:
 
 
 class ResidualBlock(nn.Module):
-    """Depthwise 5×5, then a pointwise bottleneck twice as wide; small at the start."""
+    """Depthwise 3×3, then a pointwise bottleneck twice as wide; small at the start."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.expand = nn.Conv2d(channels, 2 * channels, 1)
         self.reduce = nn.Conv2d(2 * channels, channels, 1)
         self.scale = nn.Parameter(torch.full((1, channels, 1, 1), 0.2))
@@ -76,8 +76,7 @@ class MobileEncoder(nn.Module):
             self.stem = nn.Sequential(
                 nn.Conv2d(bands, config.stem_channels, 3, padding=1),
                 nn.LeakyReLU(0.2),
-                ResidualBlock(config.stem_channels),
-                nn.Conv2d(config.stem_channels, config.channels[0], 2, stride=2),
+                nn.Conv2d(config.stem_channels, config.channels[0], 3, stride=2, padding=1),
             )
         else:
             self.stem = nn.Conv2d(bands, config.channels[0], 3, padding=1)

@@ -214,9 +214,7 @@ class MobileStyleGAN(GanPrior):
         if str(size) not in self.heads:
             raise ValueError(f"size must be one of {', '.join(self.heads)}, got {size}")
         if ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(
-                f"expected ws (N, {self.num_ws}, {self.w_dim}), got {tuple(ws.shape)}"
-            )
+            raise ValueError(f"expected ws (N, {self.num_ws}, {self.w_dim}), got {tuple(ws.shape)}")
         x = self.constant.expand(ws.shape[0], -1, -1, -1)
         x = self.conv1(x, ws[:, 0])
         side = 4

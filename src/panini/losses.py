@@ -1,0 +1,45 @@
+"""Training objectives as functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (Eq. 4): pick the positive key among the positive and the queue.
+
+    Args:
+        query: L2-normalised, (N, D).
+        key: L2-normalised positives, (N, D).
+        queue: L2-normalised negatives, (K, D).
+        temperature: τ.
+
+    Returns:
+        Mean loss, a scalar.
+    """
+    positive = (query * key).sum(dim=1, keepdim=True)
+    logits = torch.cat([positive, query @ queue.T], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
+
+
+def generator_adversarial(fake_logits: Tensor) -> Tensor:
+    """Vanilla adversarial loss of the generator, non-saturating (Goodfellow et al. 2014)."""
+    return F.softplus(-fake_logits).mean()
+
+
+def discriminator_adversarial(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Vanilla adversarial loss of the discriminator: binary cross-entropy of real and fake."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def r1_penalty(real: Tensor, real_logits: Tensor) -> Tensor:
+    """Squared gradient of the discriminator at real images (Mescheder et al. 2018), mean over N.
+
+    Args:
+        real: Images that require grad, (N, 3, H, W).
+        real_logits: The discriminator's output for them.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
