@@ -301,9 +301,9 @@ def degrade_batch(
     """Degrade a batch on its own device, every image by its own parameters.
 
     What `degrade` computes, but for the noise's values and for rounding: without noise the PSNR
-    between the two is about 50 dB and never below 38 dB over the grid of the tests. Not
-    differentiable. Matrix products in TF32, where the caller has them on, cost about a tenth of
-    a level.
+    between the two is 54 dB in the median over the grid of the tests, and 38 dB at least, where a
+    coarse JPEG rounds a block the other way. Not differentiable. Matrix products in TF32, where
+    the caller has them on, cost about a tenth of a level.
 
     Args:
         images: RGB in [-1, 1], (N, 3, H, W).
@@ -436,7 +436,11 @@ def _code_blocks(planes: Tensor, table: Tensor) -> Tensor:
     blocks = (planes - 128).reshape(shape).transpose(3, 4).flatten(-2)  # (N, C, h, w, 64)
     basis = torch.from_numpy(_DCT).to(planes)
     steps = table.view(number, 1, 1, 1, 64)
-    blocks = ((blocks @ basis.T / steps).round() * steps) @ basis
+    # libjpeg's transform gives whole eighths, and its quotient rounds halves away from zero; in
+    # flat areas both decide.
+    eighths = (blocks @ basis.T * 8).round()
+    quotients = eighths.sign() * ((eighths.abs() + 4 * steps) / (8 * steps)).floor()
+    blocks = (quotients * steps) @ basis
     planes = blocks.unflatten(-1, (8, 8)).transpose(3, 4).reshape(number, channels, height, width)
     return (planes + 128).round().clamp(0, 255)
 

@@ -1,4 +1,4 @@
-"""Weights as safetensors: tensors, the config that builds their network, and where they are from."""
+"""Weights as safetensors: tensors, the config that builds their network, and their provenance."""
 
 from __future__ import annotations
 
@@ -42,14 +42,15 @@ def save_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
+        partial = Path(name)
         try:
             save_file(tensors, partial, metadata=header)
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
+            partial.chmod(0o644)
+            partial.replace(path)
         finally:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
 

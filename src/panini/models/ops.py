@@ -67,7 +67,8 @@ def bias_act(x: Tensor, bias: Tensor) -> Tensor:
         Shape of x.
     """
     bias = bias.to(x.dtype).reshape(-1, *[1] * (x.ndim - 2))
-    return F.leaky_relu(x + bias, LEAKY_SLOPE) * math.sqrt(2)
+    # The factor commutes with the leaky ReLU; in place, it costs no further large tensor.
+    return F.leaky_relu((x + bias).mul_(math.sqrt(2)), LEAKY_SLOPE, inplace=True)
 
 
 def pixel_norm(x: Tensor) -> Tensor:
