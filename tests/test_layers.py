@@ -20,7 +20,7 @@ LAYERS = [
     {"images", "config", "errors", "runtime"},
 ]
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
-STAGES = {"degradation", "prior", "restoration"}
+STAGES = {"degradation", "warmup", "restoration"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
