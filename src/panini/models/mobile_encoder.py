@@ -101,10 +101,20 @@ class MobileEncoder(nn.Module):
         self.latent_code = nn.Linear(512, config.ws_rank)
         self.latent_offsets = nn.Linear(config.ws_rank, config.num_ws * config.w_dim)
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
-        # Training starts at the mean face.
-        for layer in (self.latent_common, self.latent_offsets):
-            nn.init.zeros_(layer.bias)
-            layer.weight.data.mul_(0.1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Keep the size of activations on the way down: there is no normalisation to do it."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for top in self.tops:
+            nn.init.kaiming_normal_(top.weight, a=1.5)
+        # Training starts near the mean face.
+        for layer, share in ((self.latent_common, 0.2), (self.latent_offsets, 0.05)):
+            layer.weight.data.mul_(share)
 
     def forward(self, lq: Tensor) -> EncoderOutput:
         """Encode degraded faces, (N, 3, in_size, in_size), RGB in [-1, 1]."""
