@@ -169,7 +169,8 @@ class DAFI(nn.Module):
                 raise ValueError(f"initial_prior of level {level} must be in (0, 1), got {share}")
             if self.config.shared_mlp:
                 raise ValueError("initial_prior needs one MLP per level (shared_mlp=False)")
-            last = self.mask_mlps[str(level)][-1]
+            last = self.mask_mlps.get_submodule(f"{level}.2")
+            assert isinstance(last, nn.Linear)
             half = last.bias.shape[0] // 2
             last.weight.mul_(0.1)
             last.bias[:half] = torch.logit(torch.tensor(share)) / 2

@@ -226,7 +226,8 @@ class MobileStyleGAN(GanPrior):
                 cropped = window
                 x = window.crop(x)
             if size == 2 * side:
-                return self.heads[str(size)](x, ws[:, -1])
+                image = self.heads[str(size)](x, ws[:, -1])
+                return image if window is None or cropped else window.crop(image)
             index = side.bit_length() - 3
             x = self.blocks[index](x, ws[:, 1 + 3 * index : 4 + 3 * index], cropped)
             side *= 2
@@ -272,6 +273,7 @@ class MobileStyleGAN(GanPrior):
         ridge = 1e-4 * xx.diagonal().mean() * torch.eye(n, dtype=xx.dtype)
         solution = torch.linalg.solve(xx + ridge, xy)  # (C + 1, 12)
         head = self.heads[str(2 * side)]
+        assert isinstance(head, ToImage)
         head.weight.copy_(solution[:-1].T[:, :, None, None])
         head.bias.copy_(solution[-1])
         error = yy - 2 * xy.T @ solution + solution.T @ xx @ solution

@@ -181,7 +181,7 @@ class PaniniNet(nn.Module):
         return PaniniOutput(image, masks, theta, encoded.ws, degradation)
 
 
-_LEVELS = (4, 8, 16, 32, 64)
+_LEVELS: tuple[int, ...] = (4, 8, 16, 32, 64)
 
 
 def _paper(task: Task) -> PaniniConfig:
