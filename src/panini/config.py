@@ -46,8 +46,13 @@ def load_config(path: Path, schema: type[ConfigT], overrides: list[str] | None =
         return schema.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"{path}: {where}: {first['msg'].lower()}, got {first['input']!r}"
+        # A rule over several keys has no place of its own, and its input is the whole recipe.
+        where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
+        message = f"{path}: {where}: " if where else f"{path}: "
+        if first["type"] == "value_error":
+            message += first["msg"].removeprefix("Value error, ")
+        else:
+            message += f"{first['msg'].lower()}, got {first['input']!r}"
         if error.error_count() > 1:
             message += f" (and {error.error_count() - 1} more)"
         raise ConfigError(message) from error

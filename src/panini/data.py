@@ -9,24 +9,23 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from panini.config import Config
 from panini.degradations import DegradationRange, degrade
-from panini.errors import DataError
+from panini.errors import DataError, ImageError
 from panini.images import RgbImage, find_images, to_uint8
 from panini.models.prior import GanPrior
-
-LQ_SIZE = 512
+from panini.shards import SUFFIXES
 
 
 class Sample(NamedTuple):
@@ -43,12 +42,12 @@ class SourceConfig(Config):
 
     kind: Literal["shards", "folder", "prior"]
     """Tar shards of images, a folder of images, or a folder made by `panini sample`."""
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] = Field(min_length=1)
     """The tar files or folders."""
 
 
 class DegradationConfig(Config):
-    """Ranges of Eq. 10, for faces of 512 px; mixed with a share of very strong ones."""
+    """Ranges of Eq. 10, in pixels of faces of `lq_size`, 512 px unless the recipe says other."""
 
     low_side: tuple[int, int] = (16, 100)
     """Side after downsampling, px."""
@@ -61,9 +60,9 @@ class DegradationConfig(Config):
     jpeg: tuple[int, int] = (50, 95)
     """JPEG quality."""
 
-    def build(self) -> DegradationRange:
-        """The sampler."""
-        return DegradationRange(**self.model_dump(), size=LQ_SIZE)
+    def build(self, size: int) -> DegradationRange:
+        """The sampler for faces of `size` px."""
+        return DegradationRange(**self.model_dump(), size=size)
 
 
 class GroupConfig(Config):
@@ -72,8 +71,8 @@ class GroupConfig(Config):
     source: SourceConfig
     count: int = Field(gt=0)
     """Faces of this group in a batch."""
-    gt_size: int
-    """Side at which the truth is kept, px: a multiple of 64."""
+    gt_size: int = Field(gt=0, multiple_of=64)
+    """Side at which the truth is kept, px: a multiple of 64, where windows are cut."""
     scales: tuple[int, ...] = (256,)
     """Sides (of the whole face) at which the losses may compare; one is drawn a step."""
     flip: bool = True
@@ -87,6 +86,8 @@ class DataConfig(Config):
     degradations: tuple[DegradationConfig, ...] = Field(min_length=1)
     """Each face is degraded by one of these, drawn with `degradation_weights`."""
     degradation_weights: tuple[float, ...] = (1.0,)
+    lq_size: int = Field(default=512, gt=0)
+    """Side of the degraded faces, px: what the network takes."""
     num_workers: int = 1
     """Processes that prepare batches; 0 = in the training process."""
 
@@ -100,10 +101,13 @@ class ShardSource:
             try:
                 with tarfile.open(path) as archive:
                     for member in archive:
+                        # WebDataset keeps labels and captions beside the images.
+                        if PurePosixPath(member.name).suffix.lower() not in SUFFIXES:
+                            continue
                         file = archive.extractfile(member)
                         if file is not None:
                             self.encoded.append((f"{path}:{member.name}", file.read()))
-            except (OSError, tarfile.TarError) as error:
+            except (OSError, EOFError, tarfile.TarError) as error:
                 raise DataError(f"{path}: not a readable tar shard ({error})") from error
         if not self.encoded:
             raise DataError(f"{', '.join(map(str, paths))}: no images inside")
@@ -114,31 +118,25 @@ class ShardSource:
     def sample(self, index: int) -> Sample:
         """Decode one image."""
         name, data = self.encoded[index]
-        try:
-            with Image.open(BytesIO(data)) as image:
-                return Sample(np.asarray(image.convert("RGB")), None)
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{name}: not a readable image ({error})") from error
+        return Sample(_decode(BytesIO(data), name), None)
 
 
 class FolderSource:
     """Square image files of folders."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.files = find_images(paths)
-        if not self.files:
-            raise DataError(f"{', '.join(map(str, paths))}: no images inside")
+        try:
+            self.files = find_images(paths)
+        except ImageError as error:
+            raise DataError(str(error)) from error
 
     def __len__(self) -> int:
         return len(self.files)
 
     def sample(self, index: int) -> Sample:
         """Decode one image."""
-        try:
-            with Image.open(self.files[index]) as image:
-                return Sample(np.asarray(image.convert("RGB")), None)
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{self.files[index]}: not a readable image ({error})") from error
+        file = self.files[index]
+        return Sample(_decode(file, str(file)), None)
 
 
 class PriorSource:
@@ -149,7 +147,7 @@ class PriorSource:
         try:
             self.w = np.load(folder / "w.npy")
             self.images = np.load(folder / "images.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise DataError(
                 f"{folder}: expected images.npy and w.npy of `panini sample` ({error})"
             ) from error
@@ -216,7 +214,7 @@ class GroupBatch(NamedTuple):
     """One group's part of a batch."""
 
     lq: Tensor
-    """Degraded faces, uint8 (count, 3, 512, 512)."""
+    """Degraded faces, uint8 (count, 3, lq_size, lq_size)."""
     gt: Tensor
     """Truth, uint8 (count, 3, gt_size, gt_size)."""
     w: Tensor
@@ -238,7 +236,7 @@ class FaceBatches(Dataset[list[GroupBatch]]):
         self.seed = seed
         self.paired = paired
         self.sources = [open_source(group.source) for group in config.groups]
-        self.ranges = [entry.build() for entry in config.degradations]
+        self.ranges = [entry.build(config.lq_size) for entry in config.degradations]
         weights = np.asarray(config.degradation_weights, np.float64)
         if len(weights) != len(self.ranges):
             raise DataError(
@@ -268,7 +266,7 @@ class FaceBatches(Dataset[list[GroupBatch]]):
                 params = self.ranges[generator.choice(len(self.ranges), p=self.weights)].sample(
                     generator
                 )
-            lqs.append(degrade(resize(image, LQ_SIZE), params, generator))
+            lqs.append(degrade(resize(image, self.config.lq_size), params, generator))
             gts.append(resize(image, config.gt_size))
             ws.append(np.zeros(0, np.float32) if sample.w is None else sample.w)
         return GroupBatch(_stack(lqs), _stack(gts), torch.from_numpy(np.stack(ws)))
@@ -293,12 +291,26 @@ def resize(image: RgbImage, size: int) -> RgbImage:
     if image.shape[0] == size:
         return np.ascontiguousarray(image)
     method = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=method)
+    resized = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=method)
+    return np.asarray(resized, np.uint8)
 
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 0..255 → float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
+
+
+def _decode(file: Path | BytesIO, name: str) -> RgbImage:
+    """A square face of a file, uint8 RGB (S, S, 3)."""
+    try:
+        with Image.open(file) as image:
+            face = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{name}: not a readable image ({error})") from error
+    height, width = face.shape[:2]
+    if height != width:
+        raise DataError(f"{name}: expected a square, aligned face, found {width}x{height} px")
+    return face
 
 
 def _stack(images: list[RgbImage]) -> Tensor:
