@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -17,8 +16,9 @@ from torch.nn import functional as F
 
 from panini.checkpoints import save_tensors
 from panini.data import GroupBatch, to_float
+from panini.errors import ConfigError
 from panini.losses import info_nce
-from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
+from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
 from panini.training.run import RunConfig, Stage, autocast, fit, optimizer, update
 
 WEIGHTS = "degradation_encoder.safetensors"
@@ -27,7 +27,7 @@ WEIGHTS = "degradation_encoder.safetensors"
 class DegradationRunConfig(RunConfig):
     """Recipe of stage 1."""
 
-    kind: Any = "mobile"
+    kind: Kind = "mobile"
     """Kind of the degradation encoder, see `DegradationEncoderConfig`."""
     queue_size: int = Field(default=8192, gt=0)
     """Negatives."""
@@ -43,6 +43,7 @@ class _Contrast(torch.nn.Module):
     """Momentum encoder and queue: the part of MoCo that is not the encoder itself."""
 
     queue: Tensor
+    pointer: Tensor
 
     def __init__(self, encoder: DegradationEncoder, queue_size: int, seed: int) -> None:
         super().__init__()
@@ -118,5 +119,14 @@ def _crop(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 def train(config: DegradationRunConfig) -> None:
-    """Run stage 1."""
+    """Run stage 1.
+
+    Raises:
+        ConfigError: The groups cannot be made into pairs, or the crop does not fit the faces.
+    """
+    odd = [group.count for group in config.data.groups if group.count % 2]
+    if odd:
+        raise ConfigError(f"data.groups: pairs need even counts, got {odd[0]}")
+    if config.crop and config.crop > config.data.lq_size:
+        raise ConfigError(f"crop: {config.crop} px do not fit faces of {config.data.lq_size} px")
     fit(DegradationStage(config), config, paired=True)

@@ -7,11 +7,11 @@ window, so that the loss sees the final 1024 px at a fraction of their price.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,11 +23,19 @@ from panini.losses import discriminator_adversarial, generator_adversarial, r1_p
 from panini.metrics.lpips import LPIPS, load_lpips
 from panini.models.prior import Window
 from panini.models.stylegan2 import Discriminator, DiscriminatorConfig
-from panini.training.run import RunConfig, Stage, autocast, fit, optimizer, update, update_ema
-from panini.training.warmup import WEIGHTS, freeze, trainable
-
-PIXELS_PER_CELL = 16
-"""Output pixels of a 64 px feature's cell, at 1024 px."""
+from panini.training.run import (
+    WEIGHTS,
+    RunConfig,
+    Stage,
+    autocast,
+    check_lq_size,
+    fit,
+    freeze,
+    optimizer,
+    trainable,
+    update,
+    update_ema,
+)
 
 
 class PerceptualConfig(Config):
@@ -41,6 +49,12 @@ class PerceptualConfig(Config):
     heads: Path | None = None
     """LPIPS heads, for kind lpips."""
     weight: float = 1e-2
+
+    @model_validator(mode="after")
+    def _has_heads(self) -> Self:
+        if self.kind == "lpips" and self.heads is None:
+            raise ValueError("kind lpips needs the file of its heads, got none")
+        return self
 
 
 class AdversarialConfig(Config):
@@ -81,6 +95,21 @@ class RestorationRunConfig(RunConfig):
     patch: int = 128
     """Largest side that the perceptual loss sees, px; larger comparisons are cropped."""
 
+    @model_validator(mode="after")
+    def _feeds_the_discriminator(self) -> Self:
+        critic = self.adversarial
+        if critic is None:
+            return self
+        side = view_side(self.window, critic.scale, trimmed=True)
+        if critic.patch > side:
+            raise ValueError(
+                f"adversarial.patch: a window of {self.window} cells leaves {side} px of a face "
+                f"of {critic.scale} px, got {critic.patch}"
+            )
+        if all(max(group.scales) < critic.scale for group in self.data.groups):
+            raise ValueError(f"adversarial.scale: no group has truth compared at {critic.scale} px")
+        return self
+
 
 class Perceptual(torch.nn.Module):
     """The perceptual term, frozen."""
@@ -111,6 +140,7 @@ class RestorationStage(Stage):
     def __init__(self, config: RestorationRunConfig) -> None:
         self.config = config
         self.net = freeze(load_model(config.init)).to(config.device)
+        check_lq_size(self.net, config)
         self.ema = load_model(config.init).requires_grad_(False).to(config.device)
         self.modules = {"net": self.net, "ema": self.ema}
         groups = list(zip(trainable(self.net), (1.0, config.mask_rate), strict=True))
@@ -253,12 +283,16 @@ def view(image: Tensor, window: Window, scale: int, *, trimmed: bool) -> Tensor:
     if trimmed and window.side < window.level:
         edge = image.shape[-1] // window.side * 2
         image = image[..., edge:-edge, edge:-edge]
-        side = round(scale * (window.side - 4) / window.level)
-    else:
-        side = round(scale * window.side / window.level)
+    side = view_side(window.side, scale, trimmed=trimmed)
     if image.shape[-1] == side:
         return image
     return F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+
+
+def view_side(window: int, scale: int, *, trimmed: bool, level: int = 64) -> int:
+    """Side of `view`'s result, px, for a window of so many cells."""
+    cells = window - 4 if trimmed and window < level else window
+    return round(scale * cells / level)
 
 
 def crop_pair(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import pickle
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 
 from panini.config import Config
 from panini.data import DataConfig, FaceBatches, GroupBatch, batches
-from panini.errors import TrainingError
+from panini.errors import ConfigError, TrainingError
+from panini.models.panini_net import PaniniNet
 
 logger = logging.getLogger(__name__)
 
 STATE = "state.pt"
+WEIGHTS = "panini.safetensors"
+"""What the stages that train a whole network leave for the next one."""
 
 
 class RunConfig(Config):
@@ -93,6 +97,35 @@ def fit(stage: Stage, config: RunConfig, *, paired: bool = False) -> None:
             _checkpoint(stage, config, step, nimg)
             saved = time.monotonic()
     _checkpoint(stage, config, step, nimg)
+
+
+def freeze(net: PaniniNet) -> PaniniNet:
+    """Fix prior and degradation encoder, as the paper fixes the latter."""
+    net.train()
+    net.prior.requires_grad_(False)
+    if net.config.degradation_encoder is not None:
+        net.degradation_encoder.requires_grad_(False).eval()
+    return net
+
+
+def trainable(net: PaniniNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(all trainable parameters but the mask MLPs', the mask MLPs')."""
+    masks = [p for name, p in net.named_parameters() if "mask_mlp" in name]
+    known = {id(p) for p in masks}
+    return [p for p in net.parameters() if p.requires_grad and id(p) not in known], masks
+
+
+def check_lq_size(net: PaniniNet, config: RunConfig) -> None:
+    """Refuse data of another size than the network takes.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    if net.config.in_size != config.data.lq_size:
+        raise ConfigError(
+            f"data.lq_size: the network takes faces of {net.config.in_size} px, "
+            f"got {config.data.lq_size}"
+        )
 
 
 def optimizer(config: RunConfig, *groups: tuple[list[nn.Parameter], float]) -> torch.optim.Adam:
@@ -170,14 +203,18 @@ def _resume(stage: Stage, config: RunConfig) -> tuple[int, int]:
             module.load_state_dict(state["modules"][name])
         for name, optimizer in stage.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        step, nimg = int(state["step"]), int(state["nimg"])
+    except (
+        *(OSError, EOFError, RuntimeError, pickle.UnpicklingError),
+        *(KeyError, TypeError, ValueError),
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"{path}: not a state of this configuration ({reason}); "
             "choose another `out`, or remove it to start again"
         ) from error
-    logger.info("resumed from %s at %d images", path, state["nimg"])
-    return state["step"], state["nimg"]
+    logger.info("resumed from %s at %d images", path, nimg)
+    return step, nimg
 
 
 def _checkpoint(stage: Stage, config: RunConfig, step: int, nimg: int) -> None:

@@ -21,9 +21,19 @@ from panini.models.fusion import SeparableBranch
 from panini.models.mobile_encoder import MobileEncoder
 from panini.models.panini_net import PaniniNet
 from panini.models.prior import GanPrior
-from panini.training.run import RunConfig, Stage, autocast, fit, optimizer, update, update_ema
-
-WEIGHTS = "panini.safetensors"
+from panini.training.run import (
+    WEIGHTS,
+    RunConfig,
+    Stage,
+    autocast,
+    check_lq_size,
+    fit,
+    freeze,
+    optimizer,
+    trainable,
+    update,
+    update_ema,
+)
 
 
 class WarmupRunConfig(RunConfig):
@@ -108,7 +118,12 @@ def build_network(config: WarmupRunConfig) -> PaniniNet:
         net = PaniniNet.named(config.size)
     except ValueError as error:
         raise ConfigError(f"size: {error}") from error
-    net.prior.load_state_dict(load_prior(config.prior).state_dict())
+    prior = load_prior(config.prior)
+    if prior.config != net.config.prior:
+        raise ConfigError(
+            f"{config.prior}: a prior of {prior.config}, but {config.size} has {net.config.prior}"
+        )
+    net.prior.load_state_dict(prior.state_dict())
     start_from_prior(net)
     if net.config.degradation_encoder is not None:
         state, meta = load_tensors(config.degradation_encoder, kind="degradation-encoder")
@@ -121,28 +136,13 @@ def build_network(config: WarmupRunConfig) -> PaniniNet:
     return freeze(net)
 
 
-def freeze(net: PaniniNet) -> PaniniNet:
-    """Fix prior and degradation encoder, as the paper fixes the latter."""
-    net.train()
-    net.prior.requires_grad_(False)
-    if net.config.degradation_encoder is not None:
-        net.degradation_encoder.requires_grad_(False).eval()
-    return net
-
-
-def trainable(net: PaniniNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(all trainable parameters but the mask MLPs', the mask MLPs')."""
-    masks = [p for name, p in net.named_parameters() if "mask_mlp" in name]
-    known = {id(p) for p in masks}
-    return [p for p in net.parameters() if p.requires_grad and id(p) not in known], masks
-
-
 class WarmupStage(Stage):
     """Network and its average."""
 
     def __init__(self, config: WarmupRunConfig) -> None:
         self.config = config
         self.net = build_network(config).to(config.device)
+        check_lq_size(self.net, config)
         self.ema = build_network(config).to(config.device)
         self.latents = LatentSpace(self.net.prior).to(config.device)
         self.modules = {"net": self.net, "ema": self.ema}
