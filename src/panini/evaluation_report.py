@@ -189,9 +189,10 @@ def contact_sheet(
     for row, index in enumerate(order):
         case, face = cases[index], evaluation.faces[index]
         top = head + row * (side + head)
+        # Pillow's own font has no Greek letters.
         caption = (
-            f"{face.low_side} px   σ {case.params.sigma:.1f}   noise {case.params.noise:.0f}   "
-            f"JPEG {case.params.jpeg}   θ {face.theta:.2f}"
+            f"{face.low_side} px   blur {case.params.sigma:.1f}   "
+            f"noise {case.params.noise:.0f}   JPEG {case.params.jpeg}   theta {face.theta:.2f}"
         )
         draw.text((4, top + 4), caption, fill=(90, 90, 90), font=font)
         pictures = (case.lq, evaluation.restored[index], case.gt)
