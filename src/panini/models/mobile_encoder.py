@@ -111,6 +111,7 @@ class MobileEncoder(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for top in self.tops:
+            assert isinstance(top, nn.Conv2d)
             nn.init.kaiming_normal_(top.weight, a=1.5)
         # Training starts near the mean face.
         for layer, share in ((self.latent_common, 0.2), (self.latent_offsets, 0.05)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ class PaniniConfig:
     """The DRE. None: a learned constant vector takes its place, as the paper does for SR."""
 
     def __post_init__(self) -> None:
+        if self.task not in get_args(Task):
+            raise ValueError(f"task must be one of {', '.join(get_args(Task))}, got {self.task!r}")
         if (self.task == "sr16") != (self.degradation_encoder is None):
             raise ValueError("a degradation encoder belongs to task mfr, and only there")
 
@@ -80,7 +82,7 @@ class PaniniConfig:
                     DegradationEncoderConfig, parts["degradation_encoder"]
                 )
             return cls(**parts)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a Panini-Net configuration: {error!r}") from error
 
 
