@@ -7,15 +7,16 @@ gain from content.
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from panini.checkpoints import save_tensors
-from panini.data import GroupBatch, to_float
+from panini.data import FaceBatches, GroupBatch, to_float
 from panini.errors import ConfigError
 from panini.losses import info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
@@ -35,6 +36,8 @@ class DegradationRunConfig(RunConfig):
     """Of the momentum encoder."""
     temperature: float = Field(default=0.07, gt=0)
     """τ of Eq. 4."""
+    calibration_images: int = Field(default=512, ge=0)
+    """Faces on which v_DR is scaled at the end (mobile kind); 0 = leave it as it is."""
     crop: int | None = None
     """Contrast random crops of this side instead of whole faces: cheaper; None = whole."""
 
@@ -118,6 +121,35 @@ def _crop(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     )
 
 
+@torch.no_grad()
+def calibrate(encoder: DegradationEncoder, lq: Tensor, floor: float = 0.03) -> None:
+    """Decorrelate and scale v_DR over degraded faces, by folding an affine map into the encoder.
+
+    Contrast cares for angles only, and most of v_DR's variance ends up on one axis. The masks'
+    MLPs learn from all axes equally fast when each has about unit variance.
+
+    Args:
+        encoder: Of the mobile kind, whose last layer is linear; `project` keeps its meaning.
+        lq: Degraded faces to measure on, (N, 3, H, W) in [-1, 1]; N well above 100.
+        floor: Added to each axis's standard deviation, as a share of the largest.
+    """
+    encoder.eval()
+    last, first = encoder.pointwise, encoder.head[0]
+    if not isinstance(last, nn.Conv2d) or not isinstance(first, nn.Linear) or last.bias is None:
+        raise TypeError("calibrate needs an encoder that ends in a pointwise convolution")
+    values = torch.cat([encoder(part) for part in lq.split(16)]).double()
+    mean = values.mean(dim=0)
+    covariance = (values - mean).T @ (values - mean) / len(values)
+    variance, axes = torch.linalg.eigh(covariance)  # columns are axes
+    deviation = variance.clamp_min(0).sqrt()
+    scale = deviation + floor * deviation.max()
+    first.bias += (first.weight.double() @ mean).float()
+    first.weight.copy_(first.weight.double() @ (axes * scale))
+    weight = (axes / scale).T @ last.weight[:, :, 0, 0].double()
+    last.bias.copy_((axes / scale).T @ (last.bias.double() - mean))
+    last.weight.copy_(weight[:, :, None, None])
+
+
 def train(config: DegradationRunConfig) -> None:
     """Run stage 1.
 
@@ -129,4 +161,12 @@ def train(config: DegradationRunConfig) -> None:
         raise ConfigError(f"data.groups: pairs need even counts, got {odd[0]}")
     if config.crop and config.crop > config.data.lq_size:
         raise ConfigError(f"crop: {config.crop} px do not fit faces of {config.data.lq_size} px")
-    fit(DegradationStage(config), config, paired=True)
+    stage = DegradationStage(config)
+    fit(stage, config, paired=True)
+    if config.kind == "mobile" and config.calibration_images:
+        dataset = FaceBatches(config.data, config.seed + 1)
+        size = sum(group.count for group in config.data.groups)
+        steps = range(math.ceil(config.calibration_images / size))
+        lq = torch.cat([group.lq for step in steps for group in dataset[step]])
+        calibrate(stage.encoder, to_float(lq).to(config.device))
+        stage.save(config.out, config.images)
