@@ -6,16 +6,14 @@ one would have seen.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +23,7 @@ from panini.degradations import DegradationRange, degrade
 from panini.errors import DataError, ImageError
 from panini.images import RgbImage, find_images, to_uint8
 from panini.models.prior import GanPrior
-from panini.shards import SUFFIXES
+from panini.shards import decode, iter_members
 
 
 class Sample(NamedTuple):
@@ -96,21 +94,9 @@ class ShardSource:
     """Images of tar shards, kept encoded in memory, decoded when asked for."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.encoded: list[tuple[str, bytes]] = []
-        for path in paths:
-            try:
-                with tarfile.open(path) as archive:
-                    for member in archive:
-                        # WebDataset keeps labels and captions beside the images.
-                        if PurePosixPath(member.name).suffix.lower() not in SUFFIXES:
-                            continue
-                        file = archive.extractfile(member)
-                        if file is not None:
-                            self.encoded.append((f"{path}:{member.name}", file.read()))
-            except (OSError, EOFError, tarfile.TarError) as error:
-                raise DataError(f"{path}: not a readable tar shard ({error})") from error
-        if not self.encoded:
-            raise DataError(f"{', '.join(map(str, paths))}: no images inside")
+        self.encoded = [
+            (f"{path}:{name}", content) for path in paths for name, content in iter_members(path)
+        ]
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -118,7 +104,7 @@ class ShardSource:
     def sample(self, index: int) -> Sample:
         """Decode one image."""
         name, data = self.encoded[index]
-        return Sample(_decode(BytesIO(data), name), None)
+        return Sample(_square(BytesIO(data), name), None)
 
 
 class FolderSource:
@@ -136,7 +122,7 @@ class FolderSource:
     def sample(self, index: int) -> Sample:
         """Decode one image."""
         file = self.files[index]
-        return Sample(_decode(file, str(file)), None)
+        return Sample(_square(file, str(file)), None)
 
 
 class PriorSource:
@@ -275,6 +261,10 @@ class FaceBatches(Dataset[list[GroupBatch]]):
 def batches(dataset: FaceBatches, start: int, stop: int) -> Iterator[list[GroupBatch]]:
     """Batches of steps start … stop-1, in order, prepared ahead by the configured workers."""
     workers = dataset.config.num_workers
+    if workers:
+        # Before the fork: in a forked worker OpenCV's pool of threads can neither be used nor
+        # be taken down.
+        cv2.setNumThreads(1)
     loader = DataLoader(
         dataset,
         batch_size=None,
@@ -300,13 +290,9 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def _decode(file: Path | BytesIO, name: str) -> RgbImage:
+def _square(file: Path | BytesIO, name: str) -> RgbImage:
     """A square face of a file, uint8 RGB (S, S, 3)."""
-    try:
-        with Image.open(file) as image:
-            face = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name}: not a readable image ({error})") from error
+    face = decode(file, name)
     height, width = face.shape[:2]
     if height != width:
         raise DataError(f"{name}: expected a square, aligned face, found {width}x{height} px")
@@ -319,5 +305,4 @@ def _stack(images: list[RgbImage]) -> Tensor:
 
 def _one_thread(_worker: int) -> None:
     # The training process wants the cores.
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)

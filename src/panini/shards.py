@@ -17,18 +17,17 @@ from panini.errors import DataError
 SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
 
 
-def iter_shard(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Read the images of a shard in their order, one at a time.
+def iter_members(path: str | Path) -> Iterator[tuple[str, bytes]]:
+    """Read the encoded images of a shard in their order, one at a time.
 
     Args:
         path: A tar file. Members that are not images (`SUFFIXES`) are passed over.
 
     Yields:
-        (key, image): the member's name without its suffix, and uint8 RGB (H, W, 3).
+        (name, content) of each member.
 
     Raises:
-        DataError: The shard is missing, not a tar file, cut short, without images, or holds a
-            member that cannot be decoded.
+        DataError: The shard is missing, not a tar file, cut short, or without images.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,12 +36,12 @@ def iter_shard(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                name = PurePosixPath(member.name)
-                if not member.isfile() or name.suffix.lower() not in SUFFIXES:
+                suffix = PurePosixPath(member.name).suffix.lower()
+                if not member.isfile() or suffix not in SUFFIXES:
                     continue
                 file = archive.extractfile(member)
                 assert file is not None  # it is a regular file
-                yield str(name.with_suffix("")), _decode(file.read(), f"{path}:{member.name}")
+                yield member.name, file.read()
                 found = True
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: not a whole tar file ({error}); copy it again") from error
@@ -50,9 +49,34 @@ def iter_shard(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         raise DataError(f"{path}: no images in it; expected members such as KEY.webp")
 
 
-def _decode(content: bytes, where: str) -> NDArray[np.uint8]:
+def iter_shard(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Read the images of a shard in their order, one at a time.
+
+    Args:
+        path: See `iter_members`.
+
+    Yields:
+        (key, image): the member's name without its suffix, and uint8 RGB (H, W, 3).
+
+    Raises:
+        DataError: As `iter_members`, or a member cannot be decoded.
+    """
+    for name, content in iter_members(path):
+        yield str(PurePosixPath(name).with_suffix("")), decode(BytesIO(content), f"{path}:{name}")
+
+
+def decode(file: BytesIO | Path, where: str) -> NDArray[np.uint8]:
+    """Decode an image to uint8 RGB (H, W, 3).
+
+    Args:
+        file: The encoded image.
+        where: What the error calls it.
+
+    Raises:
+        DataError: It is no readable image.
+    """
     try:
-        with Image.open(BytesIO(content)) as image:
+        with Image.open(file) as image:
             return np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{where}: not a readable image ({error})") from error
