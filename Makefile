@@ -11,7 +11,9 @@ PIP := $(BIN)/pip install --disable-pip-version-check --quiet --progress-bar off
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 # One thread a process: the tests run in two processes, and more threads only get in their way.
-TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# glibc keeps large blocks instead of clearing fresh ones for every layer: half the time.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 \
+	MALLOC_TRIM_THRESHOLD_=1073741824
 
 .PHONY: help demo test lint format clean
 .DEFAULT_GOAL := help

@@ -68,9 +68,11 @@ def _evaluate(
     from panini import evaluation, evaluation_report
     from panini.checkpoints import load_model
     from panini.metrics.judge import load_judge
+    from panini.runtime import keep_memory, resolve_device
 
+    keep_memory()
     limit, seed, batch = numbers
-    place = _device(device)
+    place = resolve_device(device)
     judge = load_judge(metrics_dir, place)
     net = load_model(model).to(place)
     cases = evaluation.make_cases(evaluation.read_faces(data), seed=seed, limit=limit)
@@ -88,22 +90,6 @@ def _evaluate(
     typer.echo(evaluation_report.markdown(result))
     typer.echo("\n".join(str(path) for path in files))
     return all(verdict.passed for verdict in evaluation_report.verdicts(result))
-
-
-def _device(name: str) -> str:
-    import torch
-
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if name == "auto":
-        return next(choice for choice in ("cuda", "mps", "cpu") if available[choice])
-    if not available.get(name.split(":")[0], False):
-        usable = ", ".join(choice for choice, there in available.items() if there)
-        raise ConfigError(f"--device {name}: not available here; use auto or one of {usable}")
-    return name
 
 
 @contextmanager
