@@ -1,0 +1,353 @@
+"""Sources of faces, and batches that are a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from panini.data import (
+    DataConfig,
+    FaceBatches,
+    batches,
+    draw_prior_faces,
+    open_source,
+    resize,
+    to_float,
+)
+from panini.data import SourceConfig as Source
+from panini.degradations import DegradationParams
+from panini.errors import DataError
+from panini.images import to_uint8
+from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
+
+MILD = {"low_side": (96, 96), "sigma": (0.5, 0.5), "noise": (0.0, 0.0), "jpeg": (95, 95)}
+VARIED = {"low_side": (16, 100), "sigma": (0.5, 4.5), "noise": (0.0, 15.0), "jpeg": (50, 95)}
+
+
+def face(seed: int, side: int = 48) -> np.ndarray:
+    """Smooth colours that no mirror image repeats."""
+    y, x = np.mgrid[:side, :side] / side
+    phases = np.random.default_rng(seed).uniform(0, 6, 3)
+    waves = [np.sin(5 * x + 3 * y**2 + phase) for phase in phases]
+    return np.uint8(127.5 + 120 * np.stack(waves, axis=-1))
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory) -> Path:
+    members = {f"{index:03}.png": png(face(index)) for index in range(6)}
+    return write_shard(tmp_path_factory.mktemp("data") / "faces.tar", members)
+
+
+@pytest.fixture(scope="module")
+def prior() -> MobileStyleGAN:
+    torch.manual_seed(0)
+    config = MobileStyleGANConfig(
+        size=64, w_dim=8, mapping_layers=2, base_channels=8, channels=(8, 8, 8)
+    )
+    return MobileStyleGAN(config)
+
+
+@pytest.fixture(scope="module")
+def prior_folder(prior, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prior") / "faces"
+    assert list(draw_prior_faces(prior, folder, 4, truncation=0.5, seed=3)) == [0, 1, 2, 3]
+    return folder
+
+
+def config(*groups: dict, **fields) -> DataConfig:
+    defaults = {"degradations": [VARIED], "lq_size": 128, "num_workers": 0}
+    return DataConfig.model_validate({"groups": groups, **defaults, **fields})
+
+
+def group(path: Path, kind: str = "shards", **fields) -> dict:
+    source = {"kind": kind, "paths": [path]}
+    return {"source": source, "count": 4, "gt_size": 64, **fields}
+
+
+def same(first, second) -> bool:
+    return all(
+        torch.equal(x, y)
+        for part, other in zip(first, second, strict=True)
+        for x, y in zip(part, other, strict=True)
+    )
+
+
+# ----------------------------------------------------------------------------------------------
+# Batches
+
+
+def test_a_batch_has_the_shapes_of_its_groups(shard, prior_folder):
+    data = FaceBatches(
+        config(group(shard, count=3), group(prior_folder, "prior", gt_size=128, flip=False)), seed=0
+    )
+    real, drawn = data[0]
+    assert real.lq.dtype == real.gt.dtype == torch.uint8
+    assert (real.lq.shape, real.gt.shape) == ((3, 3, 128, 128), (3, 3, 64, 64))
+    assert (drawn.lq.shape, drawn.gt.shape) == ((4, 3, 128, 128), (4, 3, 128, 128))
+    assert real.w.shape == (3, 0)
+    assert drawn.w.shape == (4, 8)
+    assert drawn.w.dtype == torch.float32
+
+
+def test_faces_are_degraded_at_512_px_unless_told_otherwise(shard):
+    data = FaceBatches(
+        DataConfig.model_validate({"groups": [group(shard)], "degradations": [{}]}), 0
+    )
+    assert data[0][0].lq.shape == (4, 3, 512, 512)
+
+
+def test_batches_are_pure_functions_of_seed_and_step(shard):
+    data = FaceBatches(config(group(shard)), seed=5)
+    first, second = data[0], data[1]
+    assert not same(first, second)
+    again = FaceBatches(config(group(shard)), seed=5)
+    assert same(again[1], second)
+    assert same(again[0], first)
+    assert not same(FaceBatches(config(group(shard)), seed=6)[0], first)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(shard, workers):
+    data = FaceBatches(config(group(shard), num_workers=workers), seed=1)
+    whole = list(batches(data, 0, 4))
+    resumed = list(batches(data, 2, 4))
+    assert len(whole) == 4
+    assert same(whole[2], resumed[0])
+    assert same(whole[3], resumed[1])
+    assert same(whole[1], data[1])
+
+
+def test_the_degraded_face_shows_the_face_of_the_truth(shard):
+    data = FaceBatches(config(group(shard, gt_size=128), degradations=[MILD]), seed=0)
+    for step in range(3):
+        (part,) = data[step]
+        difference = to_float(part.lq) - to_float(part.gt)
+        assert difference.abs().mean() < 0.03  # mirrored faces too
+
+
+def test_half_of_the_faces_are_mirrored(shard):
+    fields = {"degradations": [MILD]}
+    data = FaceBatches(config(group(shard, count=32), **fields), seed=0)
+    straight = FaceBatches(config(group(shard, count=32, flip=False), **fields), seed=0)
+    faces = {to_key(torch.from_numpy(resize(face(i), 64)).permute(2, 0, 1)) for i in range(6)}
+    (part,) = straight[0]
+    assert all(to_key(image) in faces for image in part.gt)
+    (part,) = data[0]
+    mirrored = sum(to_key(image) not in faces for image in part.gt)
+    assert 8 <= mirrored <= 24
+    assert all(to_key(image) in faces or to_key(image.flip(-1)) in faces for image in part.gt)
+
+
+def to_key(image: torch.Tensor) -> bytes:
+    return image.contiguous().numpy().tobytes()
+
+
+def record_params(monkeypatch) -> list[DegradationParams]:
+    """What `degrade` is called with from now on."""
+    from panini import data
+
+    calls: list[DegradationParams] = []
+
+    def spy(image, params, generator):
+        calls.append(params)
+        return image
+
+    monkeypatch.setattr(data, "degrade", spy)
+    return calls
+
+
+def test_pairs_are_different_faces_under_the_same_degradation(shard, monkeypatch):
+    calls = record_params(monkeypatch)
+    (part,) = FaceBatches(config(group(shard, count=16)), seed=0, paired=True)[0]
+    assert calls[0::2] == calls[1::2]
+    assert len(set(calls)) == 8
+    pairs = zip(part.gt[0::2], part.gt[1::2], strict=True)
+    assert sum(not torch.equal(query, key) for query, key in pairs) >= 5
+
+
+def test_without_pairs_every_face_has_its_own_degradation(shard, monkeypatch):
+    calls = record_params(monkeypatch)
+    FaceBatches(config(group(shard, count=16)), seed=0)[0]
+    assert len(set(calls)) == 16
+
+
+def test_degradations_are_mixed_by_their_weights(shard, monkeypatch):
+    calls = record_params(monkeypatch)
+    strong = VARIED | {"low_side": (4, 4)}
+    mixed = config(
+        group(shard, count=200), degradations=[MILD, strong], degradation_weights=(3.0, 1.0)
+    )
+    FaceBatches(mixed, seed=0)[0]
+    assert {round(128 / params.rate) for params in calls} == {96, 4}
+    assert 25 <= sum(params.rate > 2 for params in calls) <= 75
+
+
+def test_weights_must_match_the_degradations(shard):
+    with pytest.raises(DataError, match="1 degradations need as many degradation_weights, got 2"):
+        FaceBatches(config(group(shard), degradation_weights=(0.5, 0.5)), seed=0)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"count": 0}, {"gt_size": 100}, {"gt_size": 0}, {"colour": "red"}]
+)
+def test_impossible_groups_are_refused(shard, fields):
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        config(group(shard, **fields))
+
+
+# ----------------------------------------------------------------------------------------------
+# Sources
+
+
+def test_a_shard_gives_its_images_and_passes_over_the_rest(tmp_path):
+    members = {"a.png": png(face(0)), "a.json": b"{}", "b.png": png(face(1))}
+    source = open_source(Source(kind="shards", paths=[write_shard(tmp_path / "s.tar", members)]))
+    assert len(source) == 2
+    sample = source.sample(1)
+    assert np.array_equal(sample.image, face(1))
+    assert sample.w is None
+
+
+def test_shards_are_strung_together(shard, tmp_path):
+    other = write_shard(tmp_path / "s.tar", {"x.png": png(face(9))})
+    source = open_source(Source(kind="shards", paths=[shard, other]))
+    assert len(source) == 7
+    assert np.array_equal(source.sample(6).image, face(9))
+
+
+def test_a_folder_gives_its_images(tmp_path):
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(png(face(index)))
+    (tmp_path / "notes.txt").write_text("no image")
+    source = open_source(Source(kind="folder", paths=[tmp_path]))
+    assert len(source) == 2
+    assert np.array_equal(source.sample(0).image, face(0))
+
+
+def test_a_prior_folder_gives_faces_with_the_w_that_made_them(prior, prior_folder):
+    source = open_source(Source(kind="prior", paths=[prior_folder]))
+    assert len(source) == 4
+    for index in range(4):
+        sample = source.sample(index)
+        assert sample.w is not None
+        with torch.no_grad():
+            again = prior.synthesis(prior.broadcast(torch.from_numpy(sample.w)[None]))
+        assert np.array_equal(sample.image, to_uint8(again)[0])
+
+
+def test_prior_faces_are_truncated_and_seeded(prior, prior_folder, tmp_path):
+    list(draw_prior_faces(prior, tmp_path / "same", 4, truncation=0.5, seed=3))
+    assert np.array_equal(np.load(tmp_path / "same/w.npy"), np.load(prior_folder / "w.npy"))
+    list(draw_prior_faces(prior, tmp_path / "mean", 4, truncation=1.0, seed=3))
+    full, cut = np.load(tmp_path / "mean/w.npy"), np.load(prior_folder / "w.npy")
+    mean = prior.w_avg.numpy()
+    psi = np.linalg.norm(cut - mean, axis=1) / np.linalg.norm(full - mean, axis=1)
+    assert ((psi >= 0.5) & (psi <= 1)).all()
+    assert psi.std() > 0.01
+
+
+def test_an_unfinished_prior_folder_is_no_source(prior, tmp_path):
+    folder = tmp_path / "faces"
+    list(draw_prior_faces(prior, folder, 2, truncation=1.0, seed=0))
+    drawing = draw_prior_faces(prior, folder, 3, truncation=1.0, seed=0)
+    next(drawing)
+    drawing.close()
+    with pytest.raises(DataError, match=r"expected images.npy and w.npy of `panini sample`"):
+        open_source(Source(kind="prior", paths=[folder]))
+
+
+@pytest.mark.parametrize("kind", ["shards", "folder", "prior"])
+def test_a_missing_source_is_named(tmp_path, kind):
+    with pytest.raises(DataError, match="none: no such file or folder"):
+        open_source(Source(kind=kind, paths=[tmp_path / "none"]))
+
+
+def test_sources_without_faces_are_refused(tmp_path):
+    shard = write_shard(tmp_path / "empty.tar", {"a.json": b"{}"})
+    with pytest.raises(DataError, match=r"empty\.tar: no images in it"):
+        open_source(Source(kind="shards", paths=[shard]))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="folder: the folder holds no image"):
+        open_source(Source(kind="folder", paths=[tmp_path / "folder"]))
+    with pytest.raises(ValidationError, match="paths"):
+        Source(kind="folder", paths=[])
+
+
+def test_files_that_are_no_shards_are_refused(tmp_path, shard):
+    path = tmp_path / "s.tar"
+    for content in (b"", b"no tar" * 200, shard.read_bytes()[:1500]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"s\.tar: (not a whole tar file|no images in it)"):
+            open_source(Source(kind="shards", paths=[path]))
+
+
+def test_two_prior_folders_are_refused(prior_folder):
+    with pytest.raises(DataError, match="a prior source has one folder, got 2"):
+        open_source(Source(kind="prior", paths=[prior_folder, prior_folder]))
+
+
+@pytest.mark.parametrize("name", ["w.npy", "images.npy"])
+def test_a_damaged_prior_folder_is_refused(tmp_path, prior_folder, name):
+    for file in prior_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for content in (b"", b"garbage", (tmp_path / name).read_bytes()[:90]):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=r"expected images\.npy and w\.npy"):
+            open_source(Source(kind="prior", paths=[tmp_path]))
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    whole = png(face(0))
+    for content in (b"", b"garbage", whole[: len(whole) // 2]):
+        shard = write_shard(tmp_path / "s.tar", {"k.png": content})
+        with pytest.raises(DataError, match=r"s\.tar:k\.png: not a readable image"):
+            open_source(Source(kind="shards", paths=[shard])).sample(0)
+        (tmp_path / "k.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"k\.png: not a readable image"):
+            open_source(Source(kind="folder", paths=[tmp_path / "k.png"])).sample(0)
+
+
+def test_a_face_that_is_not_square_is_refused(tmp_path):
+    shard = write_shard(tmp_path / "s.tar", {"k.png": png(face(0)[:40])})
+    with pytest.raises(DataError, match=r"k\.png: expected a square, aligned face, found 48x40 px"):
+        open_source(Source(kind="shards", paths=[shard])).sample(0)
+
+
+# ----------------------------------------------------------------------------------------------
+# Pixels
+
+
+def test_resize_takes_area_means_downwards():
+    image = face(0)
+    small = resize(image, 24)
+    means = image.reshape(24, 2, 24, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - means).max() <= 0.51
+    assert resize(image, 48).tobytes() == image.tobytes()
+    assert resize(image[:, ::-1], 48).flags.c_contiguous
+    assert resize(image, 96).shape == (96, 96, 3)
+
+
+def test_to_float_spans_minus_one_to_one():
+    assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
