@@ -27,11 +27,11 @@ help:
 	@echo "Another Python than python3: make demo PYTHON=python3.12"
 
 demo: $(VENV)/.core
-	$(BIN)/panini restore examples/astronaut.png -o out --overwrite
+	$(BIN)/panini restore examples/astronaut_lq.png -o out --overwrite
 	$(BIN)/panini restore examples/face_lq.png --aligned -o out --overwrite
 	@echo
-	@echo "The photos as they were: $(CURDIR)/examples/astronaut.png and face_lq.png"
-	@echo "The photos restored:     $(CURDIR)/out/astronaut.png and face_lq.png"
+	@echo "The photos as they were: $(CURDIR)/examples/astronaut_lq.png and face_lq.png"
+	@echo "The photos restored:     $(CURDIR)/out/astronaut_lq.png and face_lq.png"
 
 test: lint
 	$(TEST_ENV) $(BIN)/pytest -n 2

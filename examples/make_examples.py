@@ -22,6 +22,7 @@ from panini.models.mobile_stylegan import MobileStyleGAN
 
 HERE = Path(__file__).parent
 LQ = DegradationParams.from_low_side(40, size=512, sigma=2.0, noise=6.0, jpeg=70)
+PHOTO_LQ = DegradationParams.from_low_side(140, size=512, sigma=1.5, noise=6.0, jpeg=60)
 
 
 def astronaut() -> RgbImage:
@@ -49,7 +50,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=21, help="which face")
     args = parser.parse_args()
 
-    images = {"astronaut.png": astronaut()}
+    photo = astronaut()
+    photo_lq = degrade(photo, PHOTO_LQ, np.random.default_rng(args.seed))
+    images = {"astronaut.png": photo, "astronaut_lq.png": photo_lq}
     if args.prior:
         truth = bilinear_antialias(synthetic_face(args.prior, args.seed), 512)
         images["face_truth.png"] = truth

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from panini.evaluation import Case, Evaluation, FaceResult
-from panini.images import write_whole
+from panini.degradations import DegradationParams
+from panini.evaluation import DEGRADED_SIZE, Case, Evaluation, FaceResult
+from panini.images import RgbImage, write_whole
 from panini.metrics.judge import METRICS
 
 MILD_FROM = 50
@@ -178,24 +179,44 @@ def contact_sheet(
     order = sorted(range(len(cases)), key=lambda i: (-cases[i].low_side, cases[i].key))
     if rows is not None and rows < len(order):
         order = [order[round(i)] for i in np.linspace(0, len(order) - 1, rows)]
-    gap, head = 4, 22
-    sheet = Image.new(
-        "RGB", (3 * side + 2 * gap, len(order) * (side + head) + head), (255, 255, 255)
+    pictures = [
+        (
+            caption(cases[index].params, evaluation.faces[index].theta),
+            (cases[index].lq, evaluation.restored[index], cases[index].gt),
+        )
+        for index in order
+    ]
+    return picture_table(("input", "restored", "truth"), pictures, side=side)
+
+
+def caption(params: DegradationParams, theta: float) -> str:
+    """What was done to a face of 512 px, and θ; in letters that Pillow's own font has."""
+    return (
+        f"{params.low_side(DEGRADED_SIZE)} px   blur {params.sigma:.1f}   "
+        f"noise {params.noise:.0f}   JPEG {params.jpeg}   theta {theta:.2f}"
     )
+
+
+def picture_table(
+    titles: Sequence[str], rows: Sequence[tuple[str, Sequence[RgbImage]]], *, side: int = 256
+) -> Image.Image:
+    """Pictures in a grid: a title above each column, a caption above each row.
+
+    Args:
+        titles: One a column.
+        rows: (caption, square uint8 RGB pictures of any size, one a column).
+        side: Side of a picture, px.
+    """
+    gap, head = 4, 22
+    width = len(titles) * (side + gap) - gap
+    sheet = Image.new("RGB", (width, len(rows) * (side + head) + head), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
-    for column, title in enumerate(("input", "restored", "truth")):
+    for column, title in enumerate(titles):
         draw.text((column * (side + gap) + 4, 4), title, fill=(0, 0, 0), font=font)
-    for row, index in enumerate(order):
-        case, face = cases[index], evaluation.faces[index]
+    for row, (text, pictures) in enumerate(rows):
         top = head + row * (side + head)
-        # Pillow's own font has no Greek letters.
-        caption = (
-            f"{face.low_side} px   blur {case.params.sigma:.1f}   "
-            f"noise {case.params.noise:.0f}   JPEG {case.params.jpeg}   theta {face.theta:.2f}"
-        )
-        draw.text((4, top + 4), caption, fill=(90, 90, 90), font=font)
-        pictures = (case.lq, evaluation.restored[index], case.gt)
+        draw.text((4, top + 4), text, fill=(90, 90, 90), font=font)
         for column, picture in enumerate(pictures):
             sheet.paste(_tile(picture, side), (column * (side + gap), top + head))
     return sheet
