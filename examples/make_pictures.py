@@ -51,8 +51,8 @@ def before_after(restorer: Restorer) -> Image.Image:
     """The degraded photo and the restored one, side by side, around the face."""
     photo = Image.open(HERE / "astronaut_lq.png").convert("RGB")
     restored = restorer.restore(photo).image
-    area = (60, 0, 400, 300)
-    size = (510, 450)
+    area = (110, 0, 350, 225)
+    size = (480, 450)
     sheet = Image.new("RGB", (2 * size[0] + 6, size[1]), (255, 255, 255))
     for column, image in enumerate((photo, restored)):
         part = image.crop(area).resize(size, Image.Resampling.LANCZOS)
