@@ -14,7 +14,7 @@ def grid_amplitude(images: Tensor, period: int = 8) -> Tensor:
 
     The luma without its local mean (a box of one period) is averaged over all tiles of
     `period` x `period` px: a face leaves next to nothing, a lattice of that period, or of one that
-    divides it, stays. Below half a level nobody sees it.
+    divides it, stays. A photo has less than 0.1 levels; below one level nobody sees it.
 
     Args:
         images: RGB in [-1, 1], (N, 3, H, W), at least 8 periods a side.
