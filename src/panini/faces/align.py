@@ -94,7 +94,7 @@ def warp(
     matrix: Matrix,
     size: tuple[int, int],
     *,
-    border: int = cv2.BORDER_CONSTANT,
+    border: int = cv2.BORDER_REPLICATE,
 ) -> NDArray:
     """Resample an image under an affine map, without aliasing.
 

@@ -52,8 +52,9 @@ def paste_into(
     if mask is None:
         mask = face_mask(_MASK_SIDE)
     # Beyond the crop the mask is 0; its colours go on, so that none darkens the blend.
-    colours = warp(crop, back, size, border=cv2.BORDER_REPLICATE).astype(np.float32)
-    weight = warp(mask, rescale(back, source=mask.shape[0] / side), size)
+    colours = warp(crop, back, size).astype(np.float32)
+    shrunk = rescale(back, source=mask.shape[0] / side)
+    weight = warp(mask, shrunk, size, border=cv2.BORDER_CONSTANT)
     weight = np.clip(weight, 0.0, 1.0)[..., None]
     region = photo[y0:y1, x0:x1]
     blended = region + weight * (colours - region)
