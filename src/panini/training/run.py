@@ -202,7 +202,7 @@ def _resume(stage: Stage, config: RunConfig) -> tuple[int, int]:
         for name, module in stage.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in stage.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            _load_optimizer(optimizer, state["optimizers"][name])
         step, nimg = int(state["step"]), int(state["nimg"])
     except (
         *(OSError, EOFError, RuntimeError, pickle.UnpicklingError),
@@ -215,6 +215,14 @@ def _resume(stage: Stage, config: RunConfig) -> tuple[int, int]:
         ) from error
     logger.info("resumed from %s at %d images", path, nimg)
     return step, nimg
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take the moments from a state, but learning rate and betas from the recipe as it is now."""
+    own = [{"initial_lr": g["initial_lr"], "betas": g["betas"]} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def _checkpoint(stage: Stage, config: RunConfig, step: int, nimg: int) -> None:

@@ -1,0 +1,97 @@
+"""`panini train`: the recipe as it is resolved, and its mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from panini.cli.main import app
+from panini.training import degradation, restoration, warmup
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = {
+    "degradation": CONFIGS / "degradation" / "mobile.yaml",
+    "warmup": CONFIGS / "warmup" / "mobile-mfr.yaml",
+    "restoration": CONFIGS / "restoration" / "mobile-mfr.yaml",
+}
+
+runner = CliRunner()
+
+
+def train(stage: str, *options: str | Path):
+    recipe = RECIPES.get(stage, RECIPES["warmup"])
+    arguments = ["train", stage, "--config", recipe, *options]
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def trained(monkeypatch) -> list:
+    """Recipes that were trained; no stage runs in earnest here."""
+    calls: list = []
+    for stage in (degradation, warmup, restoration):
+        name = stage.__name__.rpartition(".")[2]
+        monkeypatch.setattr(stage, "train", lambda config, name=name: calls.append((name, config)))
+    return calls
+
+
+@pytest.mark.parametrize("stage", list(RECIPES))
+def test_dry_run_prints_the_recipe_with_its_defaults(stage, trained):
+    result = train(stage, "--dry-run", "--set", "images=77", "--set", "data.num_workers=0")
+    assert result.exit_code == 0, result.output
+    recipe = json.loads(result.stdout)
+    assert recipe["images"] == 77
+    assert recipe["data"]["num_workers"] == 0
+    assert recipe["data"]["lq_size"] == 512
+    assert recipe["device"] == "cpu"  # a default that the file does not name
+    assert trained == []
+
+
+@pytest.mark.parametrize("stage", list(RECIPES))
+def test_each_stage_trains_its_own_recipe(stage, trained, tmp_path):
+    result = train(stage, "--set", f"out={tmp_path}")
+    assert result.exit_code == 0, result.output
+    ((name, config),) = trained
+    assert name == stage
+    assert config.out == tmp_path
+    assert str(tmp_path) in result.stdout.replace("\n", "")
+
+
+def refused(*arguments: str | Path) -> str:
+    result = train(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_an_unknown_key_is_refused_in_a_line(trained):
+    message = refused("warmup", "--set", "colour=red")
+    assert message.endswith("mobile-mfr.yaml: colour: extra inputs are not permitted, got 'red'\n")
+    assert trained == []
+
+
+def test_a_bad_value_is_refused_in_a_line(trained):
+    assert "images: input should be greater than 0, got -1" in refused(
+        "restoration", "--set", "images=-1"
+    )
+    assert "expected key=value" in refused("restoration", "--set", "images")
+    assert "data.groups: tuple should have at least 1 item" in refused(
+        "warmup", "--set", "data.groups=[]"
+    )
+    assert trained == []
+
+
+def test_a_missing_recipe_is_refused_in_a_line(tmp_path):
+    result = runner.invoke(app, ["train", "warmup", "--config", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 1
+    assert "none.yaml: cannot be read as YAML" in result.stderr
+
+
+def test_an_unknown_stage_is_refused(trained):
+    result = train("polish")
+    assert result.exit_code == 2
+    assert "degradation" in result.stderr
+    assert trained == []

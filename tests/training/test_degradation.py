@@ -1,0 +1,167 @@
+"""Stage 1: momentum contrast between faces of equal degradation."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from panini.checkpoints import load_tensors
+from panini.data import to_float
+from panini.errors import ConfigError
+from panini.losses import info_nce
+from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
+from panini.training.degradation import (
+    WEIGHTS,
+    DegradationRunConfig,
+    DegradationStage,
+    calibrate,
+    train,
+)
+
+
+@pytest.fixture
+def recipe(shard_group, kit, tmp_path):
+    def make(name: str = "run", **changes) -> DegradationRunConfig:
+        group = shard_group | {"count": changes.pop("count", 8)}
+        fields = {"images": 32, "data": kit.data(group), "queue_size": 16, "warmup_images": 0}
+        return DegradationRunConfig.model_validate(fields | {"out": tmp_path / name} | changes)
+
+    return make
+
+
+def test_resumed_run_is_the_uninterrupted_one(kit, recipe):
+    kit.check_resume(DegradationStage, recipe, paired=True)
+
+
+def test_a_run_leaves_an_encoder_that_the_next_stage_reads(recipe):
+    config = recipe(images=16, calibration_images=16)
+    train(config)
+    state, meta = load_tensors(config.out / WEIGHTS, kind="degradation-encoder")
+    net = DegradationEncoder(DegradationEncoderConfig(**meta["config"]))
+    net.load_state_dict(state)
+    assert meta["provenance"] == {"udrl_images": 16}
+
+
+def test_calibrating_again_gives_the_same_weights(recipe):
+    """The state keeps the encoder as it was trained, so a finished run may be run again."""
+    config = recipe(images=16, calibration_images=16)
+    train(config)
+    first, _ = load_tensors(config.out / WEIGHTS, kind="degradation-encoder")
+    train(config)
+    again, _ = load_tensors(config.out / WEIGHTS, kind="degradation-encoder")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_calibration_evens_the_axes_out_and_keeps_the_projection():
+    torch.manual_seed(0)
+    encoder = DegradationEncoder(DegradationEncoderConfig(kind="mobile", dim=4)).eval()
+    with torch.no_grad():
+        # Almost all of the variance on one axis, as contrast leaves it.
+        encoder.pointwise.weight[0] *= 50
+        encoder.pointwise.bias.add_(3)
+    lq = torch.rand(128, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    lq = lq * torch.linspace(0.1, 1, 128).view(-1, 1, 1, 1)
+    before = encoder(lq).detach()
+    projected = encoder.project(before)
+    calibrate(encoder, lq, floor=1e-4)
+    after = encoder(lq).detach()
+    torch.testing.assert_close(encoder.project(after), projected, rtol=1e-3, atol=1e-3)
+    assert before.std(dim=0).max() > 20 * before.std(dim=0).min()
+    torch.testing.assert_close(after.mean(dim=0), torch.zeros(4), atol=1e-2, rtol=0)
+    torch.testing.assert_close(torch.cov(after.T, correction=0), torch.eye(4), atol=0.1, rtol=0)
+
+
+def test_a_step_contrasts_with_the_queue_as_it_was(kit, recipe):
+    """Loss, queue and pointer of a step, worked out by hand."""
+    stage = DegradationStage(recipe(momentum=0.9))
+    batch = kit.batch(stage, paired=True)
+    lq = to_float(batch[0].lq)
+    encoder, momentum_encoder = copy.deepcopy(stage.encoder), copy.deepcopy(stage.encoder)
+    queue = stage.contrast.queue.clone()
+    figures = stage.step(batch, 0, 0)
+    with torch.no_grad():
+        query = F.normalize(encoder.project(encoder(lq[0::2])), dim=1)
+        # The momentum encoder starts as a copy, so the first step does not move it. It saw the
+        # keys in another order, which must have been undone.
+        key = F.normalize(momentum_encoder.project(momentum_encoder(lq[1::2])), dim=1)
+    expected = info_nce(query, key, queue, 0.07)
+    torch.testing.assert_close(figures["info_nce"], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stage.contrast.queue[:4], key, rtol=1e-4, atol=1e-5)
+    assert torch.equal(stage.contrast.queue[4:], queue[4:])
+    assert stage.contrast.pointer.item() == 4
+
+
+def test_the_momentum_encoder_follows_without_gradients(kit, recipe):
+    stage = DegradationStage(recipe(momentum=0.9))
+    momentum_encoder = stage.contrast.encoder
+    start = copy.deepcopy(momentum_encoder)
+    stage.step(kit.batch(stage, 0, paired=True), 0, 0)
+    stepped = copy.deepcopy(stage.encoder)
+    stage.step(kit.batch(stage, 1, paired=True), 1, 8)
+    triples = zip(
+        momentum_encoder.parameters(), start.parameters(), stepped.parameters(), strict=True
+    )
+    for found, before, encoder in triples:
+        torch.testing.assert_close(found, 0.9 * before + 0.1 * encoder)
+        assert found.grad is None
+    optimised = {id(p) for p in stage.optimizers["encoder"].param_groups[0]["params"]}
+    assert optimised == {id(p) for p in stage.encoder.parameters()}
+
+
+def test_the_queue_drops_its_oldest_keys_first(recipe):
+    contrast = DegradationStage(recipe(queue_size=5)).contrast
+    dim = contrast.queue.shape[1]
+
+    def keys(*values: float) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32)[:, None].expand(-1, dim)
+
+    contrast.enqueue(keys(1, 2, 3))
+    contrast.enqueue(keys(4, 5, 6))
+    assert contrast.queue[:, 0].tolist() == [6, 2, 3, 4, 5]
+    assert contrast.pointer.item() == 1
+    contrast.enqueue(keys(7, 8))
+    assert contrast.queue[:, 0].tolist() == [6, 7, 8, 4, 5]
+
+
+def test_the_queue_starts_on_the_sphere_and_stays_there(kit, recipe):
+    stage = DegradationStage(recipe())
+    for step in range(3):
+        norms = stage.contrast.queue.norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+        stage.step(kit.batch(stage, step, paired=True), step, 8 * step)
+
+
+def test_crops_stay_on_the_grid_of_jpeg(recipe):
+    from panini.training.degradation import _crop
+
+    y, x = torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij")
+    images = torch.stack([y, x, x]).expand(64, -1, -1, -1)
+    crops = _crop(images, 16, torch.Generator().manual_seed(0))
+    assert crops.shape == (64, 3, 16, 16)
+    corners = crops[:, :2, 0, 0]
+    assert (corners % 8 == 0).all()
+    assert set(corners.flatten().tolist()) == {0, 8, 16, 24}
+    torch.testing.assert_close(crops[:, 0, :, 0], corners[:, :1] + torch.arange(16))
+
+
+def test_crops_are_what_is_contrasted(kit, recipe):
+    stage = DegradationStage(recipe(crop=32))
+    shapes = []
+    stage.encoder.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
+    stage.step(kit.batch(stage, paired=True), 0, 0)
+    assert shapes == [(4, 3, 32, 32)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 3}, "data.groups: pairs need even counts, got 3"),
+        ({"crop": 256}, "crop: 256 px do not fit faces of 128 px"),
+    ],
+)
+def test_recipes_that_make_no_pairs_are_refused(recipe, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        train(recipe(**changes))

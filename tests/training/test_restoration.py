@@ -1,0 +1,293 @@
+"""Stage 3: the whole network, with L1, perceptual and adversarial loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from pydantic import ValidationError
+from torch.nn import functional as F
+
+from panini.checkpoints import load_model, load_tensors
+from panini.config import load_config
+from panini.errors import ConfigError, TrainingError
+from panini.models.prior import Window
+from panini.training.restoration import (
+    Perceptual,
+    PerceptualConfig,
+    RestorationRunConfig,
+    RestorationStage,
+    crop_pair,
+    draw_window,
+    train,
+    view,
+    view_side,
+)
+from panini.training.run import STATE, WEIGHTS, fit
+
+ADVERSARIAL = {"scale": 128, "patch": 32, "max_channels": 8, "r1_weight": 1.0, "r1_every": 2}
+
+
+@pytest.fixture
+def recipe(shard_group, prior_group, tiny_weights, vgg, kit, tmp_path):
+    def make(name: str = "run", **changes) -> RestorationRunConfig:
+        fields = {
+            "init": tiny_weights,
+            "images": 16,
+            "window": 32,
+            "patch": 48,
+            "warmup_images": 0,
+            "perceptual": {"vgg": vgg, "weight": 1e-5},
+            "data": kit.data(shard_group, prior_group),
+        }
+        return RestorationRunConfig.model_validate(fields | {"out": tmp_path / name} | changes)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adversarial": ADVERSARIAL},
+        {"window": 64, "train_prior": 0.1},
+        {"precision": "bfloat16"},
+    ],
+    ids=["adversarial", "whole-face", "bfloat16"],
+)
+def test_resumed_run_is_the_uninterrupted_one(kit, recipe, changes):
+    kit.check_resume(RestorationStage, lambda name, **more: recipe(name, **changes, **more))
+
+
+def test_a_run_trains_encoder_and_fusion_and_leaves_the_average(kit, recipe):
+    config = recipe(images=8, adversarial=ADVERSARIAL)
+    stage = RestorationStage(config)
+    before, critic = kit.copy_of(stage.net), kit.copy_of(stage.discriminator)
+    fit(stage, config)
+    changed = {name.split(".")[0] for name in kit.changed(stage.net, before)}
+    assert changed == {"encoder", "fusion"}
+    assert kit.changed(stage.discriminator, critic) == set(critic)
+    assert not kit.changed(load_model(config.out / WEIGHTS), kit.copy_of(stage.ema))
+    _, meta = load_tensors(config.out / WEIGHTS, kind="panini-net")
+    assert meta["provenance"] == {"init": "tiny.safetensors", "restoration_images": 8}
+
+
+def test_the_prior_is_trained_where_the_recipe_says_so(kit, recipe):
+    stage = RestorationStage(recipe(train_prior=0.1))
+    before = kit.copy_of(stage.net)
+    stage.step(kit.batch(stage), 0, 0)
+    changed = {name.split(".")[0] for name in kit.changed(stage.net, before)}
+    assert changed == {"encoder", "fusion", "prior"}
+    rates = [group["initial_lr"] for group in stage.optimizers["net"].param_groups]
+    assert rates == pytest.approx([1e-3, 3e-3, 1e-4])
+
+
+def test_losses_fall_on_a_batch_seen_again(kit, recipe):
+    stage = RestorationStage(recipe(window=64))
+    batch = kit.batch(stage)
+    figures = [stage.step(batch, 0, 0) for _ in range(25)]
+    l1 = [[value for name, value in f.items() if name.startswith("l1_")] for f in figures]
+    assert sum(l1[-1]) < 0.8 * sum(l1[0])
+
+
+def test_every_figure_names_its_source_and_scale(kit, recipe):
+    stage = RestorationStage(recipe(adversarial=ADVERSARIAL))
+    names = set().union(*(stage.step(kit.batch(stage, s), s, 4 * s) for s in range(6)))
+    assert names == {
+        *(f"{loss}_shards_64" for loss in ("l1", "perceptual")),
+        *(f"{loss}_prior_{scale}" for loss in ("l1", "perceptual") for scale in (64, 128)),
+        *("theta", "theta_std", "norm", "adversarial", "d_real", "d_fake"),
+    }
+
+
+def test_l1_is_the_mean_over_the_windows_inner_cells(kit, recipe):
+    stage = RestorationStage(recipe())
+    batch = kit.batch(stage)
+    lq = torch.cat([group.lq for group in batch]).float() / 127.5 - 1
+    generator = np.random.default_rng([stage.config.seed, 0])
+    window = draw_window(32, generator)
+    with torch.no_grad():
+        image = stage.net(lq).image[:2]
+    figures = stage.step(batch, 0, 0)
+    # Half the size: the means of 2×2 pixels of the whole face, two cells off the window's edge.
+    restored = F.interpolate(image, (64, 64), mode="bilinear", antialias=True)
+    top, left = window.top + 2, window.left + 2
+    inner = (..., slice(top, top + 28), slice(left, left + 28))
+    gt = batch[0].gt.float() / 127.5 - 1
+    expected = (restored[inner] - gt[inner]).abs().mean()
+    # The antialias reaches a pixel beyond the part that was synthesised.
+    assert figures["l1_shards_64"].item() == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_the_generator_listens_to_the_discriminator_from_its_start(kit, recipe):
+    def weights_after_a_step(**changes) -> dict:
+        torch.manual_seed(0)
+        stage = RestorationStage(recipe(**changes))
+        figures = stage.step(kit.batch(stage), 0, 0)
+        return kit.copy_of(stage.net), figures
+
+    without, _ = weights_after_a_step()
+    deaf, figures = weights_after_a_step(adversarial=ADVERSARIAL | {"start": 1000})
+    assert figures["adversarial"] == 0
+    assert "d_real" in figures
+    assert all(torch.equal(without[name], deaf[name]) for name in without)
+    listening, figures = weights_after_a_step(adversarial=ADVERSARIAL | {"weight": 10.0})
+    assert figures["adversarial"] > 0
+    assert not all(torch.equal(without[name], listening[name]) for name in without)
+
+
+def test_the_discriminators_gradients_are_its_own(kit, recipe):
+    """The generator's loss must not leave gradients in the discriminator, nor freeze it."""
+    stage = RestorationStage(recipe(adversarial=ADVERSARIAL))
+    stage.step(kit.batch(stage), 1, 0)
+    assert all(p.requires_grad for p in stage.discriminator.parameters())
+    rates = {name: opt.param_groups[0]["initial_lr"] for name, opt in stage.optimizers.items()}
+    assert rates["discriminator"] == pytest.approx(2e-4)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_state(kit, recipe):
+    config = recipe(images=4)
+    fit(RestorationStage(config), config)
+    before = (config.out / STATE).read_bytes()
+    longer = recipe(images=12)
+    stage = RestorationStage(longer)
+    inner = stage.perceptual.forward
+    stage.perceptual.forward = lambda *images: inner(*images) * torch.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        fit(stage, longer)
+    assert (config.out / STATE).read_bytes() == before
+    assert all(torch.isfinite(value).all() for value in stage.net.state_dict().values())
+
+
+def test_a_state_with_a_discriminator_needs_a_recipe_with_one(recipe):
+    config = recipe(images=4)
+    fit(RestorationStage(config), config)
+    other = recipe(images=8, adversarial=ADVERSARIAL)
+    with pytest.raises(TrainingError, match=r"not a state of this configuration.*discriminator"):
+        fit(RestorationStage(other), other)
+
+
+# ----------------------------------------------------------------------------------------------
+# The perceptual term
+
+
+def test_perceptual_term_is_the_squared_error_of_conv4_3(vgg):
+    from panini.features.vgg16 import load_vgg16
+
+    generator = torch.Generator().manual_seed(0)
+    restored, gt = torch.rand(2, 2, 3, 32, 32, generator=generator) * 2 - 1
+    restored.requires_grad_()
+    term = Perceptual(PerceptualConfig(vgg=vgg))
+    found = term(restored, gt)
+    network = load_vgg16(vgg)
+    x, y = (network(image, ["conv4_3"])["conv4_3"] for image in (restored, gt))
+    torch.testing.assert_close(found, (x - y).square().mean(dim=(1, 2, 3)))
+    found.sum().backward()
+    assert restored.grad is not None
+    assert restored.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in term.parameters())
+
+
+def test_lpips_can_be_the_perceptual_term(kit, recipe, vgg, heads):
+    from panini.metrics.lpips import load_lpips
+
+    config = PerceptualConfig(kind="lpips", vgg=vgg, heads=heads)
+    restored, gt = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = load_lpips(vgg, heads)(restored, gt)
+    torch.testing.assert_close(Perceptual(config)(restored, gt), expected)
+    stage = RestorationStage(recipe(perceptual=config.model_dump()))
+    assert stage.step(kit.batch(stage), 0, 0)["perceptual_shards_64"] > 0
+
+
+# ----------------------------------------------------------------------------------------------
+# Windows
+
+
+def test_windows_reach_every_place():
+    generator = np.random.default_rng(0)
+    windows = [draw_window(60, generator) for _ in range(200)]
+    assert (
+        {window.top for window in windows} == {window.left for window in windows} == set(range(5))
+    )
+    assert all(window.side == 60 for window in windows)
+    assert draw_window(64, generator) == Window(top=0, left=0, side=64)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 16])
+@pytest.mark.parametrize("trimmed", [True, False])
+def test_a_view_at_its_own_size_is_the_windows_inside(pixels, trimmed):
+    whole = torch.randn(1, 3, 64 * pixels, 64 * pixels, generator=torch.Generator().manual_seed(0))
+    window = Window(top=5, left=9, side=20)
+    edge = 2 if trimmed else 0
+    inner = Window(top=5 + edge, left=9 + edge, side=20 - 2 * edge)
+    found = view(window.crop(whole), window, 64 * pixels, trimmed=trimmed)
+    assert torch.equal(found, inner.crop(whole))
+
+
+def test_a_view_of_the_whole_face_is_not_trimmed():
+    whole = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    found = view(whole, Window(top=0, left=0, side=64), 64, trimmed=True)
+    assert torch.equal(found, F.interpolate(whole, (64, 64), mode="bilinear", antialias=True))
+
+
+@pytest.mark.parametrize(("scale", "size"), [(64, 128), (256, 1024), (160, 192), (128, 64)])
+def test_restored_and_truth_are_seen_at_the_same_size(scale, size):
+    window = Window(top=5, left=9, side=32)
+    side = view_side(32, scale, trimmed=True)
+    assert side == scale * 28 // 64
+    for pixels in (size, 128, 1024):
+        crop = window.crop(torch.zeros(1, 3, pixels, pixels))
+        assert view(crop, window, scale, trimmed=True).shape == (1, 3, side, side)
+
+
+def test_pairs_are_cropped_at_one_place():
+    generator = np.random.default_rng(0)
+    first = torch.arange(100.0).view(1, 1, 10, 10)
+    corners = set()
+    for _ in range(100):
+        a, b = crop_pair(first, first + 1000, 8, generator)
+        assert a.shape == (1, 1, 8, 8)
+        assert torch.equal(b, a + 1000)
+        corners.add(a[0, 0, 0, 0].item())
+    assert corners == {0, 1, 2, 10, 11, 12, 20, 21, 22}
+    assert crop_pair(first, first, 12, generator) == (first, first)
+
+
+# ----------------------------------------------------------------------------------------------
+# What does not fit
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"perceptual": {"kind": "lpips", "vgg": "v"}}, "kind lpips needs the file of its heads"),
+        (
+            {"adversarial": ADVERSARIAL | {"patch": 64}},
+            "adversarial.patch: a window of 32 cells leaves 56 px of a face of 128 px, got 64",
+        ),
+        (
+            {"window": 64, "adversarial": ADVERSARIAL | {"scale": 256}},
+            "adversarial.scale: no group has truth compared at 256 px",
+        ),
+        ({"window": 4}, "greater than 4"),
+        ({"window": 65}, "less than or equal to 64"),
+    ],
+)
+def test_recipes_that_cannot_run_are_refused(recipe, changes, message):
+    with pytest.raises(ValidationError, match=message):
+        recipe(**changes)
+
+
+def test_a_rule_over_several_keys_is_told_in_a_line(recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    good = recipe().model_dump(mode="json")
+    path.write_text(yaml.safe_dump(good | {"adversarial": ADVERSARIAL | {"patch": 64}}))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, RestorationRunConfig)
+    assert str(caught.value).startswith(f"{path}: adversarial.patch: a window of 32 cells leaves")
+
+
+def test_faces_of_another_size_are_refused(recipe, shard_group, kit):
+    config = recipe(data=kit.data(shard_group) | {"lq_size": 512})
+    with pytest.raises(ConfigError, match=r"data\.lq_size: the network takes faces of 128 px"):
+        train(config)
