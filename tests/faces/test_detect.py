@@ -111,8 +111,10 @@ def test_landmarks_of_the_mirror_image_are_the_mirror_image(astronaut: np.ndarra
     cascade = Cascade()
     box = np.array([[75.0, 50.0, 175.0, 180.0]], np.float32)
     mirrored_box = np.array([[81.0, 50.0, 181.0, 180.0]], np.float32)
-    points = cascade.landmarks(head, box)[0]
-    mirrored = cascade.landmarks(np.ascontiguousarray(head[:, ::-1]), mirrored_box)[0]
+    (points,), (score,) = cascade.look_again(head, box)
+    assert score > 0.9
+    assert cascade.look_again(head, box * 0.2)[1][0] < 0.5
+    mirrored = cascade.look_again(np.ascontiguousarray(head[:, ::-1]), mirrored_box)[0][0]
     expected = points[[1, 0, 2, 4, 3]] * (-1, 1) + (256, 0)
     np.testing.assert_allclose(mirrored, expected, atol=0.75)
 

@@ -33,6 +33,8 @@ _BATCH = 256  # Candidates per forward of the second and third network.
 # degraded. (It sets them too far right as well, by 0.022, which the mirror image cancels.)
 _POINTS_TOO_LOW = 0.030
 
+_SECOND_LOOKS = (1.0, 0.9, 1.12)  # Sizes of the windows of `look_again`; landmarks from the first.
+
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeConfig:
@@ -71,7 +73,7 @@ class Cascade:
         Returns:
             Boxes with scores (K, 5) and landmarks (K, 5, 2) in px: eye, eye, nose, mouth corner,
             mouth corner, from the photo's left to its right for an upright face. The landmarks
-            are the network's own: `landmarks` gives better ones.
+            are the network's own: `look_again` gives better ones.
         """
         boxes = self._propose(image, config)
         boxes, _ = self._classify(self._refine, ("dense_2", "softmax_1"), 24, image, boxes)
@@ -85,22 +87,33 @@ class Cascade:
         keep = suppress(boxes, 0.7, of_smaller=True)
         return boxes[keep], points[keep]
 
-    def landmarks(self, image: RgbImage, boxes: Floats) -> Floats:
-        """Landmarks (K, 5, 2) in px of faces known by their boxes (K, >=4).
+    def look_again(self, image: RgbImage, boxes: Floats) -> tuple[Floats, Floats]:
+        """Landmarks and a second opinion on faces known by their boxes.
 
-        The mean of the window and of its mirror image, freed of the network's bias.
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            boxes: (K, >=4).
+
+        Returns:
+            Landmarks (K, 5, 2) in px, the mean of a window and its mirror image, freed of the
+            network's bias; scores (K,), the mean over windows a little smaller and larger too: a
+            face keeps its score there, foliage does not.
         """
-        windows = np.round(_square(np.concatenate([boxes[:, :4], boxes[:, :1]], axis=1)))
+        squares = _square(np.concatenate([boxes[:, :4], boxes[:, :1]], axis=1))
         points = np.zeros((len(boxes), 5, 2), np.float32)
-        for index, window in enumerate(windows[:, :4]):
-            crop = _normalise(_crop(image, window, 48))
-            pair = np.stack([crop, crop[:, ::-1]]).transpose(0, 2, 1, 3)
-            self._output.setInput(np.ascontiguousarray(pair))
-            here, mirrored = self._output.forward("dense_6").reshape(2, 2, 5).transpose(0, 2, 1)
+        scores = np.zeros(len(boxes), np.float32)
+        for index, square in enumerate(squares):
+            windows = np.round(_resize(square, _SECOND_LOOKS))
+            crops = np.stack([_normalise(_crop(image, window, 48)) for window in windows])
+            pairs = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 2, 1, 3)
+            self._output.setInput(np.ascontiguousarray(pairs))
+            _, score, unit = self._output.forward(["dense_5", "softmax_2", "dense_6"])
+            here, mirrored = unit[[0, len(windows)]].reshape(2, 2, 5).transpose(0, 2, 1)
             mirrored = mirrored[[1, 0, 2, 4, 3]] * (-1, 1) + (1, 0)
-            unit = (here + mirrored) / 2 - (0.0, _POINTS_TOO_LOW)
-            points[index] = window[:2] + unit * (window[2] - window[0])
-        return points
+            mean = (here + mirrored) / 2 - (0.0, _POINTS_TOO_LOW)
+            points[index] = windows[0, :2] + mean * (windows[0, 2] - windows[0, 0])
+            scores[index] = score[:, 1].mean()
+        return points, scores
 
     def _propose(self, image: RgbImage, config: CascadeConfig) -> Floats:
         """Square candidates (K, 5) of all sizes from the fully convolutional first network."""
@@ -238,6 +251,15 @@ def _regress(boxes: Floats) -> Floats:
     size = boxes[:, 2:4] - boxes[:, :2]
     moved = boxes[:, :4] + boxes[:, 5:] * np.concatenate([size, size], axis=1)
     return np.concatenate([moved, boxes[:, 4:5]], axis=1).astype(np.float32, copy=False)
+
+
+def _resize(square: Floats, factors: tuple[float, ...]) -> Floats:
+    """A square box (>=4,) grown by each factor around its centre: (len(factors), 4)."""
+    centre, half = (square[:2] + square[2:4]) / 2, (square[2:4] - square[:2]) / 2
+    corners = [
+        np.concatenate([centre - factor * half, centre + factor * half]) for factor in factors
+    ]
+    return np.stack(corners).astype(np.float32, copy=False)
 
 
 def _square(boxes: Floats) -> Floats:
