@@ -143,7 +143,7 @@ def calibrate(encoder: DegradationEncoder, lq: Tensor, floor: float = 0.03) -> N
     variance, axes = torch.linalg.eigh(covariance)  # columns are axes
     deviation = variance.clamp_min(0).sqrt()
     scale = deviation + floor * deviation.max()
-    first.bias += (first.weight.double() @ mean).float()
+    first.bias.add_((first.weight.double() @ mean).float())
     first.weight.copy_(first.weight.double() @ (axes * scale))
     weight = (axes / scale).T @ last.weight[:, :, 0, 0].double()
     last.bias.copy_((axes / scale).T @ (last.bias.double() - mean))
