@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from panini.checkpoints import load_model, save_model
 from panini.config import Config
 from panini.data import GroupBatch, GroupConfig, to_float
+from panini.features.identity import ffhq_to_chip, load_identity
 from panini.features.vgg16 import VGG16, load_vgg16
 from panini.losses import discriminator_adversarial, generator_adversarial, r1_penalty
 from panini.metrics.lpips import LPIPS, load_lpips
@@ -36,6 +37,11 @@ from panini.training.run import (
     update,
     update_ema,
 )
+
+FACE_WINDOW = Window(top=14, left=8, side=48)
+"""Holds the chip of the face descriptor, see `panini.features.identity.chip_window`."""
+IDENTITY_SCALE = 256
+"""Side of the whole face from which the chip is cut, px."""
 
 
 class PerceptualConfig(Config):
@@ -77,6 +83,17 @@ class AdversarialConfig(Config):
     learning_rate: float = 2e-4
 
 
+class IdentityConfig(Config):
+    """The identity term: the distance of dlib's face descriptors, on the face's own window."""
+
+    weights: Path
+    """The descriptor network, safetensors."""
+    weight: float = 0.3
+    """Of the loss, on the steps that have it."""
+    every: int = Field(default=3, gt=0)
+    """Steps between two that have it: the face takes more than half of the frame to draw."""
+
+
 class RestorationRunConfig(RunConfig):
     """Recipe of stage 3."""
 
@@ -86,6 +103,8 @@ class RestorationRunConfig(RunConfig):
     perceptual: PerceptualConfig
     adversarial: AdversarialConfig | None = None
     """None: no adversarial loss."""
+    identity: IdentityConfig | None = None
+    """None: no identity loss, as in the paper."""
     window: int = Field(default=64, gt=4, le=64)
     """Side of the synthesised window, in cells of the 64 px feature; 64 = the whole face."""
     mask_rate: float = Field(default=3.0, gt=0)
@@ -151,6 +170,8 @@ class RestorationStage(Stage):
         self.perceptual = Perceptual(config.perceptual).to(config.device)
         if config.adversarial is not None:
             self._add_discriminator(config.adversarial)
+        if config.identity is not None:
+            self.identity = load_identity(config.identity.weights).to(config.device)
 
     def _add_discriminator(self, config: AdversarialConfig) -> None:
         torch.manual_seed(self.config.seed)
@@ -165,6 +186,10 @@ class RestorationStage(Stage):
         """One update of the network, and of the discriminator where there is one."""
         generator = np.random.default_rng([self.config.seed, step])
         window = draw_window(self.config.window, generator)
+        identity = self.config.identity
+        with_identity = identity is not None and step % identity.every == 0
+        if with_identity:
+            window = FACE_WINDOW
         lq = to_float(torch.cat([group.lq for group in batch]))
         with autocast(self.config):
             output = self.net(lq, window=window)
@@ -173,6 +198,10 @@ class RestorationStage(Stage):
         loss = torch.zeros((), device=lq.device)
         for group, part, image in zip(self.config.data.groups, batch, images, strict=True):
             loss = loss + self._compare(group, part, image, window, generator, figures)
+        if identity is not None and with_identity:
+            distance = self._identity_distance(images, batch)
+            loss = loss + identity.weight * distance
+            figures["identity"] = distance.detach()
         fake = None
         if self.config.adversarial is not None:
             fake, term = self._adversarial(images, window, generator, nimg)
@@ -208,6 +237,25 @@ class RestorationStage(Stage):
         share = group.count / sum(other.count for other in self.config.data.groups)
         loss = self.config.l1_weight * l1 + self.config.perceptual.weight * perceptual
         return share * loss
+
+    def _identity_distance(self, images: tuple[Tensor, ...], batch: list[GroupBatch]) -> Tensor:
+        """Mean distance of the descriptors of the restored faces, drawn in FACE_WINDOW."""
+        restored = view(torch.cat(images), FACE_WINDOW, IDENTITY_SCALE, trimmed=False)
+        # The chip lies inside the window; around it the canvas may be empty.
+        cell = IDENTITY_SCALE // FACE_WINDOW.level
+        left, top = FACE_WINDOW.left * cell, FACE_WINDOW.top * cell
+        side = restored.shape[-1]
+        around = (left, IDENTITY_SCALE - left - side, top, IDENTITY_SCALE - top - side)
+        chips = ffhq_to_chip(F.pad(restored, around))
+        truths = [
+            F.interpolate(to_float(part.gt), IDENTITY_SCALE, mode="bilinear", antialias=True)
+            for part in batch
+        ]
+        with autocast(self.config):
+            with torch.no_grad():
+                truth = self.identity(ffhq_to_chip(torch.cat(truths)))
+            found = self.identity(chips)
+        return (found.float() - truth.float()).norm(dim=1).mean()
 
     def _adversarial(
         self,

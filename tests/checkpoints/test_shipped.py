@@ -1,0 +1,81 @@
+"""The weights in the package: whole, small enough, and good at what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from panini.checkpoints import SPECS, load_model, load_tensors
+from panini.checkpoints.io import sha256_of
+from panini.degradations import DegradationParams, degrade
+from panini.images import read_rgb, to_tensor, to_uint8
+from panini.metrics.grid import grid_amplitude
+from panini.metrics.psnr import psnr
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RATES = (16, 32, 64, 128)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return load_model("mobile-mfr")
+
+
+@pytest.fixture(scope="module")
+def restored(net):
+    with torch.inference_mode():
+        return net(to_tensor(read_rgb(EXAMPLES / "face_lq.png")))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_shipped_file_is_the_one_that_was_measured(name):
+    spec = SPECS[name]
+    assert sha256_of(spec.path) == spec.sha256
+    assert spec.path.stat().st_size <= 60_000_000
+    _, meta = load_tensors(spec.path, kind="panini-net")
+    assert meta["provenance"]["restoration_images"] > 0
+
+
+def test_the_networks_stay_within_their_budget(net):
+    assert sum(parameter.numel() for parameter in net.parameters()) <= 30_000_000
+
+
+def test_the_example_face_comes_nearer_to_its_truth(restored):
+    truth = torch.from_numpy(read_rgb(EXAMPLES / "face_truth.png")).permute(2, 0, 1)[None]
+    lq = torch.from_numpy(read_rgb(EXAMPLES / "face_lq.png")).permute(2, 0, 1)[None]
+    assert restored.image.shape == (1, 3, 1024, 1024)
+    small = torch.nn.functional.avg_pool2d(restored.image, 2)
+    ours = torch.from_numpy(np.stack(to_uint8(small))).permute(0, 3, 1, 2)
+    before, after = psnr(lq, truth).item(), psnr(ours, truth).item()
+    print(f"PSNR to the truth: {before:.2f} dB before, {after:.2f} dB after")
+    assert after > before
+
+
+def test_the_output_is_free_of_a_grid(restored):
+    amplitude = grid_amplitude(restored.image).item()
+    print(f"8 px lattice: {amplitude:.3f} levels")
+    assert amplitude < 1.0
+
+
+def test_theta_rises_with_the_downsampling_rate(net):
+    truth = read_rgb(EXAMPLES / "face_truth.png")
+    generator = np.random.default_rng(0)
+    lqs = [
+        degrade(truth, DegradationParams(sigma=1.5, rate=rate, noise=5.0, jpeg=80), generator)
+        for rate in RATES
+    ]
+    with torch.inference_mode():
+        masks = net.fusion.masks(net.degradation(torch.cat([to_tensor(lq) for lq in lqs])))
+    thetas = masks[64].mean(dim=(1, 2, 3)).tolist()
+    print("θ", [round(theta, 3) for theta in thetas])
+    assert thetas == sorted(thetas)
+    assert thetas[-1] > thetas[0]
+
+
+def test_the_same_face_gives_the_same_pixels(net, restored):
+    with torch.inference_mode():
+        again = net(to_tensor(read_rgb(EXAMPLES / "face_lq.png")))
+    assert torch.equal(again.image, restored.image)
