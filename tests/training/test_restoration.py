@@ -11,9 +11,12 @@ from torch.nn import functional as F
 
 from panini.checkpoints import load_model, load_tensors
 from panini.config import load_config
+from panini.data import to_float
 from panini.errors import ConfigError, TrainingError
+from panini.features.identity import IdentityNet, chip_window
 from panini.models.prior import Window
 from panini.training.restoration import (
+    FACE_WINDOW,
     Perceptual,
     PerceptualConfig,
     RestorationRunConfig,
@@ -291,3 +294,41 @@ def test_faces_of_another_size_are_refused(recipe, shard_group, kit):
     config = recipe(data=kit.data(shard_group) | {"lq_size": 512})
     with pytest.raises(ConfigError, match=r"data\.lq_size: the network takes faces of 128 px"):
         train(config)
+
+
+@pytest.fixture
+def with_identity(recipe, monkeypatch):
+    def load(_path):
+        torch.manual_seed(0)
+        return IdentityNet(width=4)
+
+    monkeypatch.setattr("panini.training.restoration.load_identity", load)
+    identity = {"weights": "identity.safetensors", "weight": 0.5, "every": 2}
+    return recipe(identity=identity)
+
+
+def test_the_face_window_holds_the_chip_of_the_descriptor():
+    left, top, side = (64 * share for share in chip_window())
+    assert FACE_WINDOW.left <= left
+    assert left + side <= FACE_WINDOW.left + FACE_WINDOW.side
+    assert FACE_WINDOW.top <= top
+    assert top + side <= FACE_WINDOW.top + FACE_WINDOW.side
+
+
+def test_identity_is_compared_every_so_many_steps(kit, with_identity):
+    stage = RestorationStage(with_identity)
+    assert "identity" in stage.step(kit.batch(stage, 0), 0, 0)
+    assert "identity" not in stage.step(kit.batch(stage, 1), 1, 8)
+
+
+def test_the_truth_itself_has_no_identity_distance(kit, with_identity):
+    stage = RestorationStage(with_identity)
+    batch = kit.batch(stage)
+    truths = tuple(
+        FACE_WINDOW.crop(F.interpolate(to_float(part.gt), 256, mode="bilinear", antialias=True))
+        for part in batch
+    )
+    same = stage._identity_distance(truths, batch)
+    other = stage._identity_distance(tuple(truth.flip(0) for truth in truths), batch)
+    assert same < 1e-4
+    assert other > 10 * same
