@@ -25,5 +25,11 @@ class Spec:
         return WEIGHTS / self.file
 
 
-SPECS: dict[str, Spec] = {}
+SPECS: dict[str, Spec] = {
+    "mobile-mfr": Spec(
+        file="mobile-mfr.safetensors",
+        sha256="7e10f954489178122a9e40e257f5ba8f53adcbf0d5fb7051503b875d68ad5a35",
+        licence="research and non-commercial use only, see NOTICE",
+    ),
+}
 """Name → checkpoint; the model cards in model_cards/ tell the rest."""
