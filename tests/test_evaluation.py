@@ -203,7 +203,7 @@ def test_quick_score_compares_with_the_input(cases, judge):
         ([result()], None, []),
         ([result(after=0.31)], None, [0]),
         ([result(after=0.45)], None, [0, 1]),
-        ([result(grid=0.7)], None, [4]),
+        ([result(grid=1.2)], None, [4]),
         ([result()], {"a": [0.4, 0.3, 0.2, 0.1]}, [3]),
     ],
 )
