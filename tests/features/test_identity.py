@@ -118,3 +118,11 @@ def test_real_weights_know_a_person_again():
     assert same.max() < 0.45
     assert others.min() > same.max()
     assert (others > 0.6).float().mean() > 0.9
+
+
+def test_a_chip_cut_in_inference_mode_leaves_later_ones_differentiable():
+    with torch.inference_mode():
+        ffhq_to_chip(torch.zeros(1, 3, 97, 97))
+    face = torch.zeros(1, 3, 97, 97, requires_grad=True)
+    ffhq_to_chip(face).sum().backward()
+    assert face.grad is not None

@@ -166,10 +166,12 @@ def ffhq_to_chip(images: Tensor) -> Tensor:
 def _resampling(size: int, start: float, span: float) -> Tensor:
     """(150, size) weights that resample [start, start + span] (shares of the side) to 150 px."""
     step = span * size / CHIP_SIZE
-    centres = start * size + (torch.arange(CHIP_SIZE, dtype=torch.float64) + 0.5) * step
-    pixels = torch.arange(size, dtype=torch.float64) + 0.5
-    weights = (1 - (pixels[None] - centres[:, None]).abs() / max(step, 1.0)).clamp(min=0)
-    return (weights / weights.sum(1, keepdim=True)).float()
+    # Kept for later calls: a tensor made in inference mode would be of no use to a loss.
+    with torch.inference_mode(False):
+        centres = start * size + (torch.arange(CHIP_SIZE, dtype=torch.float64) + 0.5) * step
+        pixels = torch.arange(size, dtype=torch.float64) + 0.5
+        weights = (1 - (pixels[None] - centres[:, None]).abs() / max(step, 1.0)).clamp(min=0)
+        return (weights / weights.sum(1, keepdim=True)).float()
 
 
 def load_identity(path: str | Path) -> IdentityNet:
