@@ -226,7 +226,7 @@ class RestorationStage(Stage):
         """L1 and perceptual loss of one group, weighted by its share of the batch."""
         scale = int(generator.choice(group.scales))
         restored = view(image, window, scale, trimmed=True)
-        gt = view(to_float(crop_truth(part.gt, window)), window, scale, trimmed=True)
+        gt = truth_view(part.gt, window, scale)
         l1 = (restored - gt).abs().mean()
         restored, gt = crop_pair(restored, gt, self.config.patch, generator)
         with autocast(self.config):
@@ -288,7 +288,7 @@ class RestorationStage(Stage):
         config = self.config.adversarial
         assert config is not None
         sharp = [
-            view(to_float(crop_truth(part.gt, window)), window, config.scale, trimmed=True)
+            truth_view(part.gt, window, config.scale)
             for group, part in zip(self.config.data.groups, batch, strict=True)
             if max(group.scales) >= config.scale
         ]
@@ -314,9 +314,9 @@ def draw_window(side: int, generator: np.random.Generator) -> Window:
     return Window(top=int(top), left=int(left), side=side)
 
 
-def crop_truth(gt: Tensor, window: Window) -> Tensor:
-    """The window's part of whole faces (N, 3, S, S), S a multiple of 64."""
-    return window.crop(gt)
+def truth_view(gt: Tensor, window: Window, scale: int) -> Tensor:
+    """What `view` is compared with: whole uint8 faces (N, 3, S, S), S a multiple of 64."""
+    return view(to_float(window.crop(gt)), window, scale, trimmed=True)
 
 
 def view(image: Tensor, window: Window, scale: int, *, trimmed: bool) -> Tensor:

@@ -84,11 +84,10 @@ def fit(stage: Stage, config: RunConfig, *, paired: bool = False) -> None:
     dataset = FaceBatches(config.data, config.seed, paired=paired)
     log = _Log(config.out / "stats.jsonl", config.log_every_s, config.images)
     saved = time.monotonic()
-    base = {name: optimizer.param_groups for name, optimizer in stage.optimizers.items()}
     for batch in batches(dataset, step, stop):
         factor = _schedule(config, nimg)
-        for groups in base.values():
-            for group in groups:
+        for optimizer in stage.optimizers.values():
+            for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         figures = stage.step(_to(batch, config.device), step, nimg)
         step, nimg = step + 1, nimg + size
