@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from panini.faces.align import TEMPLATE, align, apply, rescale, similarity
-from panini.faces.paste import face_mask, paste, paste_into
+from panini.faces.paste import PasteOptions, face_mask, paste_into
+
+PLAIN = PasteOptions(match_colour=False)
 
 
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
     """The astronaut: public domain, ships with scikit-image."""
     return pytest.importorskip("skimage.data").astronaut()
+
+
+def paste(photo: np.ndarray, crop: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    result = photo.copy()
+    paste_into(result, crop, matrix, options=PLAIN)
+    return result
 
 
 def landmarks(side: float, degrees: float = 0.0, at: tuple[float, float] = (0, 0)) -> np.ndarray:
@@ -61,14 +69,17 @@ def test_half_outside_and_wholly_outside(photo: np.ndarray) -> None:
     assert np.array_equal(outside, photo)
 
 
-def test_own_mask_of_another_size(photo: np.ndarray) -> None:
-    matrix = np.array([[1.0, 0, -100], [0, 1.0, -100]])
-    red = np.full((200, 200, 3), (255, 0, 0), np.uint8)
-    mask = np.zeros((50, 50), np.float32)
-    mask[10:40, 10:40] = 1
-    result = paste(photo, red, matrix, mask)
-    assert np.all(result[150:250, 150:250] == (255, 0, 0))
-    assert np.array_equal(result[:130], photo[:130])
+def test_coverage_is_raised_to_the_mask(photo: np.ndarray) -> None:
+    canvas = photo.copy()
+    coverage = np.zeros(photo.shape[:2], np.float32)
+    coverage[:, 300:] = 0.5
+    red = np.full((64, 64, 3), (255, 0, 0), np.uint8)
+    matrix = similarity(landmarks(150, at=(300, 240)), TEMPLATE * 64)
+    paste_into(canvas, red, matrix, coverage=coverage, options=PLAIN)
+    assert min(coverage[240, 290], coverage[240, 310]) > 0.999
+    assert coverage[10, 10] == 0
+    assert coverage[10, 400] == 0.5
+    assert np.array_equal(canvas[coverage == 0], photo[coverage == 0])
 
 
 def test_enlarged_photo_takes_a_rescaled_matrix(photo: np.ndarray) -> None:
@@ -76,7 +87,7 @@ def test_enlarged_photo_takes_a_rescaled_matrix(photo: np.ndarray) -> None:
     matrix = similarity(points, TEMPLATE * 256)
     larger = np.repeat(np.repeat(photo, 2, axis=0), 2, axis=1)
     red = np.full((256, 256, 3), (255, 0, 0), np.uint8)
-    paste_into(larger, red, rescale(matrix, source=2))
+    paste_into(larger, red, rescale(matrix, source=2), options=PLAIN)
     y, x = np.nonzero((larger == (255, 0, 0)).all(axis=2))
     np.testing.assert_allclose((x.mean() + 0.5, y.mean() + 0.5), (440, 240), atol=1)
 

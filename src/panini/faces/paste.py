@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -16,49 +17,56 @@ _SOLID = 0.74  # Share of the reach up to which the mask is 1.
 _MASK_SIDE = 256  # The mask is smooth: drawn at this size, it is good for every crop.
 
 
-def paste(
-    photo: RgbImage, crop: RgbImage, matrix: Matrix, mask: NDArray[np.float32] | None = None
-) -> RgbImage:
-    """Blend a restored crop into a copy of its photo.
+@dataclass(frozen=True, kw_only=True)
+class PasteOptions:
+    """How a restored face goes back into its photo."""
 
-    Args:
-        photo: uint8 (H, W, 3) RGB.
-        crop: uint8 (size, size, 3) RGB.
-        matrix: From photo to crop, as `align` gives it for a crop of this size.
-        mask: Weight of the crop in [0, 1], square, of any size; None is `face_mask`.
-
-    Returns:
-        uint8 (H, W, 3) RGB; where the mask is 0, bit for bit the photo.
-    """
-    result = photo.copy()
-    paste_into(result, crop, matrix, mask)
-    return result
+    match_colour: bool = True
+    """Shift the face's broad colours and brightness to those of the photo."""
+    grain: bool = False
+    """Give the face the grain of the photo around it."""
+    seed: int = 0
+    """Of the grain's generator."""
 
 
 def paste_into(
-    photo: RgbImage, crop: RgbImage, matrix: Matrix, mask: NDArray[np.float32] | None = None
+    canvas: RgbImage,
+    restored: RgbImage,
+    matrix: Matrix,
+    *,
+    coverage: NDArray[np.float32] | None = None,
+    options: PasteOptions | None = None,
 ) -> None:
-    """`paste` that changes `photo` itself, and reads no more of it than the face covers."""
-    side = crop.shape[0]
+    """Blend a restored face into its photo, reading no more of it than the face covers.
+
+    Args:
+        canvas: uint8 (H, W, 3) RGB, changed in place; where the mask is 0, not by a bit.
+        restored: uint8 (size, size, 3) RGB.
+        matrix: From canvas to `restored`, as `align` gives it for a crop of this size.
+        coverage: float32 (H, W) in [0, 1], raised in place to the mask: tells afterwards which
+            pixels are the photo's own (0).
+        options: None is `PasteOptions()`.
+    """
+    side = restored.shape[0]
     back = invert(matrix)
     corners = apply(back, np.array([(0, 0), (side, 0), (0, side), (side, side)], float))
-    limit = np.array(photo.shape[1::-1])
+    limit = np.array(canvas.shape[1::-1])
     x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, limit)
     x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int), 0, limit)
     if x0 >= x1 or y0 >= y1:
         return
     back[:, 2] -= (x0, y0)
     size = (int(x1 - x0), int(y1 - y0))
-    if mask is None:
-        mask = face_mask(_MASK_SIDE)
+    mask = face_mask(_MASK_SIDE)
     # Beyond the crop the mask is 0; its colours go on, so that none darkens the blend.
-    colours = warp(crop, back, size).astype(np.float32)
-    shrunk = rescale(back, source=mask.shape[0] / side)
-    weight = warp(mask, shrunk, size, border=cv2.BORDER_CONSTANT)
-    weight = np.clip(weight, 0.0, 1.0)[..., None]
-    region = photo[y0:y1, x0:x1]
-    blended = region + weight * (colours - region)
-    region[...] = np.rint(blended).astype(np.uint8)
+    colours = warp(restored, back, size).astype(np.float32)
+    shrunk = rescale(back, source=_MASK_SIDE / side)
+    weight = np.clip(warp(mask, shrunk, size, border=cv2.BORDER_CONSTANT), 0.0, 1.0)
+    region = canvas[y0:y1, x0:x1]
+    region[...] = np.rint(region + weight[..., None] * (colours - region)).astype(np.uint8)
+    if coverage is not None:
+        part = coverage[y0:y1, x0:x1]
+        np.maximum(part, weight, out=part)
 
 
 @lru_cache(maxsize=4)
