@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from panini.models.fusion import DAFI, DAFIConfig, FusionControl
+from panini.models.fusion import (
+    DAFI,
+    ConcatConv,
+    DAFIConfig,
+    Fusion,
+    FusionControl,
+    Method,
+    build_fusion,
+)
 
 PRIOR = {4: 6, 8: 6, 16: 4}
 IMAGE = {4: 3, 8: 5, 16: 2}
@@ -143,3 +151,88 @@ def test_separable_branch_speaks_in_the_priors_statistics():
     branch.std.fill_(0.0)
     feature = fusion.image_feature(8, torch.randn(1, 5, 8, 8))
     torch.testing.assert_close(feature, torch.full((1, 6, 8, 8), 5.0))
+
+
+OTHERS: tuple[Method, ...] = ("concat", "modulation", "noise", "latent")
+
+
+def other(method: Method, **fields) -> Fusion:
+    torch.manual_seed(0)
+    config = DAFIConfig(
+        prior_channels=PRIOR, image_channels=IMAGE, repr_dim=8, method=method, **fields
+    )
+    return build_fusion(config)
+
+
+@pytest.mark.parametrize("branch", ["conv", "separable"])
+@pytest.mark.parametrize("method", OTHERS)
+def test_every_method_joins_features_and_learns(method, branch):
+    fusion = other(method, branch=branch)
+    masks = fusion.masks(degradation())
+    loss = torch.zeros(())
+    for level, channels in PRIOR.items():
+        prior, _ = features(level)
+        image = fusion.image_feature(level, torch.randn(2, IMAGE[level], level, level))
+        fused = fusion(level, prior, image, masks.get(level))
+        assert fused.shape == (2, channels, level, level)
+        loss = loss + fused.square().mean()
+    parameters = dict(fusion.named_parameters())
+    if not parameters:
+        assert method == "latent"
+        return
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("method", ["modulation", "noise", "latent"])
+def test_these_methods_start_at_the_prior_alone(method):
+    fusion = other(method)
+    prior, image = features(8)
+    torch.testing.assert_close(fusion(8, prior, image, None), prior)
+
+
+@pytest.mark.parametrize("branch", ["conv", "separable"])
+def test_concat_starts_near_the_interpolation_that_was_asked_for(branch):
+    fusion = other("concat", branch=branch, initial_prior={8: 0.7})
+    prior, image = features(8)
+    start = 0.7 * prior + 0.3 * image
+    assert (fusion(8, prior, image, None) - start).abs().mean() < 0.2 * start.abs().mean()
+
+
+def test_concat_has_as_many_parameters_as_the_paper_says_it_costs():
+    level = {64: 512}
+    fusion = ConcatConv(DAFIConfig(prior_channels=level, image_channels=level, method="concat"))
+    assert sum(p.numel() for p in fusion.joins.parameters()) == 4_719_104
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_gains_switch_a_source_off_in_every_method(method):
+    fusion = other(method)
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter)
+    prior, image = features(8)
+    no_prior = FusionControl(prior_gain=0.0)
+    zeros = torch.zeros_like(prior)
+    torch.testing.assert_close(
+        fusion(8, prior, image, None, no_prior), fusion(8, zeros, image, None)
+    )
+    no_image = FusionControl(image_gain=0.0)
+    torch.testing.assert_close(
+        fusion(8, prior, image, None, no_image), fusion(8, prior, zeros, None)
+    )
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_a_bias_needs_masks(method):
+    with pytest.raises(ValueError, match=f"'{method}' has no masks to bias"):
+        other(method).masks(degradation(), FusionControl(bias={8: 1.0}))
+
+
+def test_only_methods_that_weigh_have_masks():
+    assert other("concat").masks(degradation()) == {}
+    assert all(bool((mask == 1).all()) for mask in other("latent").masks(degradation()).values())
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match="one of dafi, concat, modulation, noise, latent"):
+        other("sum")

@@ -76,12 +76,23 @@ def test_malformed_configurations_are_refused(data):
         PaniniConfig.from_dict(data)
 
 
-def test_a_degradation_encoder_belongs_to_mfr_alone():
-    for name in ("tiny", "mobile-sr16"):
-        config = named_config(name)
-        other = "sr16" if config.task == "mfr" else "mfr"
-        with pytest.raises(ValueError, match="a degradation encoder belongs to task mfr"):
-            replace(config, task=other)
+def test_super_resolution_has_no_degradation_encoder():
+    with pytest.raises(ValueError, match="task sr16 has one degradation"):
+        replace(named_config("tiny"), task="sr16")
+
+
+def test_theta_is_not_a_number_where_nothing_is_weighed(tiny):
+    config = tiny.config
+    net = PaniniNet(replace(config, fusion=replace(config.fusion, method="concat")))
+    output = net(faces())
+    assert output.masks == {}
+    assert output.theta.isnan().all()
+
+
+def test_without_a_degradation_encoder_masks_are_constant(tiny):
+    net = PaniniNet(replace(tiny.config, degradation_encoder=None))
+    output = net(faces())
+    assert torch.equal(output.theta[0], output.theta[1])
 
 
 @pytest.mark.parametrize("name", ["mobile-mfr", "mobile-sr16"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.encoder import MFR_ENCODER, SR_ENCODER, PaperEncoder, PaperEncoderConfig
-from panini.models.fusion import DAFI, DAFIConfig, FusionControl
+from panini.models.fusion import DAFIConfig, FusionControl, build_fusion
 from panini.models.mobile_encoder import MobileEncoder, MobileEncoderConfig
 from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
 from panini.models.prior import GanPrior, Window
@@ -19,10 +19,37 @@ from panini.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 Task = Literal["mfr", "sr16"]
 
+MOBILE_MASKS: Mapping[int, float] = {4: 0.7, 8: 0.6, 16: 0.45, 32: 0.35, 64: 0.3}
+"""Where the masks of the mobile sizes start: coarse levels lean to the prior; masks that start
+towards the image at the fine ones learn fastest."""
+
+_LEVELS: tuple[int, ...] = (4, 8, 16, 32, 64)
+
 _KINDS: dict[str, dict[str, type]] = {
     "prior": {"stylegan2": StyleGAN2Config, "mobile": MobileStyleGANConfig},
     "encoder": {"paper": PaperEncoderConfig, "mobile": MobileEncoderConfig},
 }
+
+
+def num_ws(prior: StyleGAN2Config | MobileStyleGANConfig) -> int:
+    """Style vectors that a prior of this shape reads."""
+    if isinstance(prior, StyleGAN2Config):
+        return 2 * (prior.size.bit_length() - 2)
+    return 2 + 3 * len(prior.channels)
+
+
+def prior_channels(prior: StyleGAN2Config | MobileStyleGANConfig) -> dict[int, int]:
+    """Channels of a prior's feature at each level (px) that can be fused, 4 px first."""
+    if isinstance(prior, StyleGAN2Config):
+        return {level: prior.channels_at(level) for level in _LEVELS if level < prior.size}
+    return dict(zip(_LEVELS, (prior.base_channels, *prior.channels), strict=False))
+
+
+def image_channels(encoder: PaperEncoderConfig | MobileEncoderConfig) -> dict[int, int]:
+    """Channels of an encoder's feature at each level (px) up to 64, 4 px first."""
+    if isinstance(encoder, PaperEncoderConfig):
+        return {level: encoder.widths[-1] for level in _LEVELS if level <= encoder.top_level}
+    return dict(zip(_LEVELS, reversed(encoder.channels), strict=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +65,14 @@ class PaniniConfig:
     fusion: DAFIConfig
     """How the two sources are joined."""
     degradation_encoder: DegradationEncoderConfig | None
-    """The DRE. None: a learned constant vector takes its place, as the paper does for SR."""
+    """The DRE. None: a learned constant vector takes its place, as the paper does for SR; for
+    task mfr that is the ablation "masks that know nothing of the degradation"."""
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
             raise ValueError(f"task must be one of {', '.join(get_args(Task))}, got {self.task!r}")
-        if (self.task == "sr16") != (self.degradation_encoder is None):
-            raise ValueError("a degradation encoder belongs to task mfr, and only there")
+        if self.task == "sr16" and self.degradation_encoder is not None:
+            raise ValueError("task sr16 has one degradation, and no encoder for it")
 
     @property
     def in_size(self) -> int:
@@ -104,8 +132,9 @@ class PaniniOutput:
 
     Attributes:
         image: Restored faces, RGB in about [-1, 1], (N, 3, size, size).
-        masks: Level (px) → weight of the prior, (N, C, 1, 1) in (0, 1).
-        theta: θ of Eq. 11, (N,) in (0, 1): the prior's mean share at the finest fused level.
+        masks: Level (px) → weight of the prior, (N, C, 1, 1) in (0, 1); see `Fusion.masks`.
+        theta: θ of Eq. 11, (N,) in (0, 1): the prior's mean share at the finest fused level; NaN
+            where the fusion has no masks.
         ws: Latent codes, (N, num_ws, w_dim).
         degradation: v_DR, (N, repr_dim).
     """
@@ -138,7 +167,7 @@ class PaniniNet(nn.Module):
             self.degradation_constant = nn.Parameter(torch.randn(1, config.fusion.repr_dim))
         else:
             self.degradation_encoder = DegradationEncoder(config.degradation_encoder)
-        self.fusion = DAFI(config.fusion)
+        self.fusion = build_fusion(config.fusion)
 
     @classmethod
     def named(cls, name: str) -> PaniniNet:
@@ -176,14 +205,17 @@ class PaniniNet(nn.Module):
 
         def fuse(level: int, prior: Tensor) -> Tensor:
             image = self.fusion.image_feature(level, encoded.features[level])
-            return self.fusion(level, prior, image, masks[level], control)
+            return self.fusion(level, prior, image, masks.get(level), control)
 
         image = self.prior.synthesis(encoded.ws, size=size, fuse=fuse, window=window)
-        theta = masks[max(masks)].mean(dim=(1, 2, 3))
+        theta = _theta(masks, lq)
         return PaniniOutput(image, masks, theta, encoded.ws, degradation)
 
 
-_LEVELS: tuple[int, ...] = (4, 8, 16, 32, 64)
+def _theta(masks: Mapping[int, Tensor], lq: Tensor) -> Tensor:
+    if not masks:
+        return lq.new_full((lq.shape[0],), torch.nan)
+    return masks[max(masks)].mean(dim=(1, 2, 3))
 
 
 def _paper(task: Task) -> PaniniConfig:
@@ -211,9 +243,7 @@ def _mobile(task: Task) -> PaniniConfig:
             prior_channels=dict.fromkeys(_LEVELS, 512),
             image_channels=dict(zip(reversed(_LEVELS), encoder.channels, strict=True)),
             branch="separable",
-            # Coarse levels lean to the prior; masks that start towards the image at the fine
-            # ones learn fastest.
-            initial_prior={4: 0.7, 8: 0.6, 16: 0.45, 32: 0.35, 64: 0.3},
+            initial_prior=MOBILE_MASKS,
         ),
         degradation_encoder=DegradationEncoderConfig(kind="mobile") if task == "mfr" else None,
     )
