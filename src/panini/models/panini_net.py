@@ -187,6 +187,7 @@ class PaniniNet(nn.Module):
         *,
         size: int | None = None,
         window: Window | None = None,
+        ws: Tensor | None = None,
     ) -> PaniniOutput:
         """Restore aligned faces.
 
@@ -195,11 +196,13 @@ class PaniniNet(nn.Module):
             control: Changes the fusion; None is the paper's.
             size: Side of the output, px; None is `config.out_size`.
             window: Synthesises only this part of the face above the window's level.
+            ws: Latent codes to draw with, (N, num_ws, w_dim); None takes the encoder's.
 
         Returns:
             The restored faces, and how they were made.
         """
         encoded = self.encoder(lq)
+        ws = encoded.ws if ws is None else ws
         degradation = self.degradation(lq)
         masks = self.fusion.masks(degradation, control)
 
@@ -207,9 +210,9 @@ class PaniniNet(nn.Module):
             image = self.fusion.image_feature(level, encoded.features[level])
             return self.fusion(level, prior, image, masks.get(level), control)
 
-        image = self.prior.synthesis(encoded.ws, size=size, fuse=fuse, window=window)
+        image = self.prior.synthesis(ws, size=size, fuse=fuse, window=window)
         theta = _theta(masks, lq)
-        return PaniniOutput(image, masks, theta, encoded.ws, degradation)
+        return PaniniOutput(image, masks, theta, ws, degradation)
 
 
 def _theta(masks: Mapping[int, Tensor], lq: Tensor) -> Tensor:
