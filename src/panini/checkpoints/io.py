@@ -104,7 +104,8 @@ def load_model(name_or_path: str | os.PathLike[str]) -> PaniniNet:
     """A trained network, float32, in eval mode, on the CPU.
 
     Args:
-        name_or_path: A shipped model's name ("mobile-mfr"), or a .safetensors file of ours.
+        name_or_path: A shipped model's name ("mobile-mfr"), a .safetensors file of ours, or
+            hf://owner/repo on the Hugging Face hub.
 
     Raises:
         CheckpointError: Unknown name; missing, damaged or foreign file.
@@ -156,6 +157,10 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
         if sha256_of(spec.path) != spec.sha256:
             raise CheckpointError(f"{name}: {spec.path} is damaged; install panini-net again")
         return spec.path
+    if name.startswith("hf://"):
+        from panini.checkpoints.hub import fetch
+
+        return fetch(name)
     path = Path(name)
     if path.suffix != ".safetensors" and not path.exists():
         known = ", ".join(SPECS) or "none installed"
