@@ -180,3 +180,21 @@ def test_sr_has_a_constant_in_place_of_the_degradation_encoder():
     assert torch.equal(output.degradation, net.degradation_constant.expand(2, -1))
     assert torch.equal(output.masks[64][0], output.masks[64][1])
     assert "degradation_constant" in dict(net.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("encoder", {"num_ws": 13}, "the prior reads 14 ws of length 32, the encoder gives 13 of"),
+        ("encoder", {"w_dim": 16}, "the prior reads 14 ws of length 32, the encoder gives 14 of"),
+        ("prior", {"w_dim": 16}, "the prior reads 14 ws of length 16"),
+        ("prior", {"base_channels": 8}, "fusion.prior_channels has 32 at 4 px, the prior 8"),
+        ("encoder", {"channels": (8,) * 5}, "image_channels has 16 at 4 px, the encoder 8"),
+        ("fusion", {"prior_channels": {128: 32}}, "prior_channels has 32 at 128 px, the prior N"),
+        ("fusion", {"repr_dim": 8}, "repr_dim is 8, the degradation encoder gives 256"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(part, changes, message):
+    config = named_config("tiny")
+    with pytest.raises(ValueError, match=message):
+        replace(config, **{part: replace(getattr(config, part), **changes)})

@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 from panini.cli.convert import convert
 from panini.cli.degrade import degrade
 from panini.cli.evaluate import evaluate
+from panini.cli.init import init
+from panini.cli.push import push
 from panini.cli.restore import restore
 from panini.cli.sample import sample
 from panini.cli.train import train
@@ -74,3 +76,5 @@ app.command()(evaluate)
 app.command()(train)
 app.command()(convert)
 app.command()(sample)
+app.command()(init)
+app.command()(push)

@@ -49,7 +49,7 @@ def image_channels(encoder: PaperEncoderConfig | MobileEncoderConfig) -> dict[in
     """Channels of an encoder's feature at each level (px) up to 64, 4 px first."""
     if isinstance(encoder, PaperEncoderConfig):
         return {level: encoder.widths[-1] for level in _LEVELS if level <= encoder.top_level}
-    return dict(zip(_LEVELS, reversed(encoder.channels), strict=False))
+    return {64 >> index: width for index, width in enumerate(encoder.channels)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,36 @@ class PaniniConfig:
             raise ValueError(f"task must be one of {', '.join(get_args(Task))}, got {self.task!r}")
         if self.task == "sr16" and self.degradation_encoder is not None:
             raise ValueError("task sr16 has one degradation, and no encoder for it")
+        self._check_latents()
+        self._check_fusion()
+
+    def _check_latents(self) -> None:
+        """Refuse an encoder whose ws the prior cannot read."""
+        prior, encoder = self.prior, self.encoder
+        w_dim = prior.style_dim if isinstance(prior, StyleGAN2Config) else prior.w_dim
+        if (encoder.num_ws, encoder.w_dim) != (num_ws(prior), w_dim):
+            raise ValueError(
+                f"the prior reads {num_ws(prior)} ws of length {w_dim}, the encoder gives"
+                f" {encoder.num_ws} of length {encoder.w_dim}"
+            )
+
+    def _check_fusion(self) -> None:
+        """Refuse to fuse features that the prior or the encoder do not have."""
+        fusion, dre = self.fusion, self.degradation_encoder
+        if dre is not None and dre.dim != fusion.repr_dim:
+            raise ValueError(
+                f"fusion.repr_dim is {fusion.repr_dim}, the degradation encoder gives {dre.dim}"
+            )
+        for name, wanted, found in (
+            ("prior", fusion.prior_channels, prior_channels(self.prior)),
+            ("image", fusion.image_channels, image_channels(self.encoder)),
+        ):
+            for level in fusion.prior_channels:
+                if wanted.get(level) != found.get(level):
+                    raise ValueError(
+                        f"fusion.{name}_channels has {wanted.get(level)} at {level} px, the"
+                        f" {'encoder' if name == 'image' else 'prior'} {found.get(level)}"
+                    )
 
     @property
     def in_size(self) -> int:
@@ -207,6 +237,8 @@ class PaniniNet(nn.Module):
         masks = self.fusion.masks(degradation, control)
 
         def fuse(level: int, prior: Tensor) -> Tensor:
+            if level not in self.fusion.levels:
+                return prior
             image = self.fusion.image_feature(level, encoded.features[level])
             return self.fusion(level, prior, image, masks.get(level), control)
 
