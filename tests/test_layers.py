@@ -17,7 +17,7 @@ LAYERS = [
     {"restorer", "evaluation", "evaluation_report", "training"},
     {"checkpoints", "data", "shards", "losses", "metrics", "faces"},
     {"models", "features", "degradations"},
-    {"images", "config", "errors", "runtime"},
+    {"photos", "deep_files", "metadata", "images", "decoding", "config", "errors", "runtime"},
 ]
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 STAGES = {"degradation", "warmup", "restoration"}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,28 +20,19 @@ from panini.checkpoints import load_model
 from panini.errors import ConfigError, ImageError
 from panini.faces.align import TEMPLATE, Matrix, align, rescale, warp
 from panini.faces.detect import Face, FaceDetector
-from panini.faces.paste import paste_into
-from panini.images import (
-    MAX_PIXELS,
-    ImageSource,
-    Metadata,
-    RgbImage,
-    load_photo,
-    to_tensor,
-    to_uint8,
-    write_rgb,
-)
-from panini.models.fusion import FusionControl
+from panini.faces.paste import PasteOptions, paste_into
+from panini.faces.select import choose, parse_choice
+from panini.images import ImageSource, RgbImage, to_tensor, to_uint8
+from panini.models.fusion import FusionControl, PerLevel
 from panini.models.panini_net import PaniniNet
+from panini.photos import Mark, Photo, WriteOptions, enlarge, load_photo, write_photo
 from panini.runtime import keep_memory, resolve_device
 
 UPSCALES = (1, 2, 4)
 """Factors by which the rest of the photo can be enlarged."""
 
-PNG_KEY = "panini:faces"
-"""Keyword of the PNG text chunk that tells what was invented, as JSON: box and θ of each face."""
-
 _BATCH = 4  # Faces per forward.
+_ROWS = 256  # Of a photo whose 16 bits are blended at a time.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,35 +54,89 @@ class RestoredFace:
     """(2, 3): from the photo that was given to `restored`, see `panini.faces.align`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """What was asked for."""
+
+    model: str
+    """Name of the model, or of its file."""
+    aligned: bool = False
+    """The photo is one aligned face."""
+    upscale: int = 1
+    """Factor by which the photo was enlarged."""
+    prior_bias: PerLevel = 0.0
+    """Added to the logits of the fusion masks."""
+    min_face: float = 24.0
+    """Least largest side of a face, px."""
+    faces: str | int = "all"
+    """Which faces, see `panini.faces.select`."""
+    keep_colour: bool = False
+    """Faces of a grey photo keep the colours that the network gives them."""
+    paste: PasteOptions = field(default_factory=PasteOptions)
+    """How the faces went back."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Restoration:
     """A restored photo."""
 
-    image: Image.Image
-    """The whole photo, RGB; it carries the colour profile of the one that was given."""
+    photo: Photo
+    """The whole photo, restored, with the depth, alpha and metadata of the one given."""
+    source: Photo
+    """The photo as it was given."""
     faces: list[RestoredFace]
-    """Its faces, the largest first; empty when none was found."""
-    metadata: Metadata = field(default_factory=Metadata)
-    """Profile and EXIF of the photo that was given; the orientation is in the pixels."""
+    """Its restored faces, the largest first; empty when none was found."""
+    options: RestoreOptions
+    """How they were made."""
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    @cached_property
+    def image(self) -> Image.Image:
+        """The whole photo with 8 bits, in its own mode (L, LA, RGB or RGBA) and colour profile."""
+        return self.photo.to_image()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """`options` in JSON's types."""
+        settings = asdict(self.options)
+        if isinstance(self.options.prior_bias, Mapping):
+            levels = self.options.prior_bias.items()
+            settings["prior_bias"] = {str(level): bias for level, bias in levels}
+        return settings
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        quality: int | None = None,
+        mark: bool = True,
+    ) -> None:
         """Write the photo with its metadata, whole or not at all.
 
-        A PNG also tells, in its text chunk "panini:faces", where faces were drawn anew and θ.
+        Args:
+            path: Its suffix says the format.
+            overwrite: Replace a file that is there.
+            quality: 1 to 100, for JPEG, WebP, HEIC and AVIF.
+            mark: Say in the XMP that an algorithm drew faces of the photo, with the model, θ,
+                boxes and settings; a photo without restored faces is not marked.
 
         Raises:
             ImageError: The file exists and `overwrite` is false, or it cannot be written.
+            ConfigError: A bad quality.
         """
-        faces = [
-            {"box": [round(edge, 1) for edge in face.box], "theta": round(face.theta, 4)}
-            for face in self.faces
-        ]
-        write_rgb(
-            path,
-            np.asarray(self.image),
-            overwrite=overwrite,
-            pnginfo={PNG_KEY: json.dumps(faces)},
-            metadata=self.metadata,
+        marked = self.mark if mark and self.faces else None
+        write_photo(
+            path, self.photo, WriteOptions(quality=quality, mark=marked, overwrite=overwrite)
+        )
+
+    @property
+    def mark(self) -> Mark:
+        """What `save` says in the file."""
+        boxes = [[round(edge, 1) for edge in face.box] for face in self.faces]
+        return Mark(
+            model=self.options.model,
+            thetas=tuple(face.theta for face in self.faces),
+            settings={**self.settings, "boxes": boxes},
         )
 
 
@@ -103,21 +151,23 @@ class Restorer:
     Args:
         model: A trained network; it is moved to the device, and set to eval mode.
         device: "auto" (the first of cuda, mps, cpu that is there), or one of them.
+        name: Of the model: it is written into the photos.
 
     Raises:
         ConfigError: No such device here.
     """
 
-    def __init__(self, model: PaniniNet, device: str = "auto") -> None:
+    def __init__(self, model: PaniniNet, device: str = "auto", *, name: str = "unnamed") -> None:
         keep_memory()
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
+        self.name = name
 
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | os.PathLike[str] = "mobile-mfr", device: str = "auto"
     ) -> Restorer:
-        """Load a shipped model by its name, or a .safetensors file of ours.
+        """Load a shipped model by its name, or a file of weights.
 
         Raises:
             CheckpointError: Unknown name; missing, damaged or foreign file.
@@ -125,7 +175,10 @@ class Restorer:
         """
         device = resolve_device(device)
         keep_memory()
-        return cls(load_model(name_or_path), device)
+        path = Path(name_or_path)
+        # Where a file lies is nobody's business who gets the photo.
+        name = path.name if path.exists() else os.fspath(name_or_path)
+        return cls(load_model(name_or_path), device, name=name)
 
     @cached_property
     def detector(self) -> FaceDetector:
@@ -134,56 +187,81 @@ class Restorer:
 
     def restore(
         self,
-        image: ImageSource,
+        image: ImageSource | Photo,
         *,
         upscale: int = 1,
-        prior_bias: float = 0.0,
+        prior_bias: PerLevel = 0.0,
         min_face: float = 24.0,
+        faces: str | int = "all",
+        keep_colour: bool = False,
+        paste: PasteOptions | None = None,
     ) -> Restoration:
-        """Restore every face of a photo, and leave the rest as it is.
+        """Restore faces of a photo, and leave the rest as it is.
 
         Args:
-            image: Path, PIL image, or uint8 (H, W, 3) RGB array.
+            image: Path, PIL image, uint8 (H, W, 3) RGB array, or what `load_photo` gave.
             upscale: 1, 2 or 4: enlarges the rest of the photo (Lanczos).
             prior_bias: Above 0 trusts the face generator more, below 0 the photo: added to the
-                logits of the fusion masks.
+                logits of the fusion masks, overall or by level (px).
             min_face: Least largest side of a face, px.
+            faces: "all", "largest", "center", or the number of a face, 1 for the largest.
+            keep_colour: Give back a grey photo in colour, as the network drew its faces.
+            paste: How faces go back; None is `PasteOptions()`.
 
         Returns:
             The photo, and its faces; without any, the photo is as it was (but enlarged).
 
         Raises:
             ImageError: The image cannot be read, or would be too large.
-            ConfigError: A bad `upscale`, `prior_bias` or `min_face`.
+            ConfigError: A bad option.
         """
-        _check_options(upscale, prior_bias, min_face)
-        photo, metadata = load_photo(image)
-        result = _enlarge(photo, upscale)
-        found = self.detector.detect(photo, min_face=min_face)
-        faces: list[RestoredFace] = []
+        options = RestoreOptions(
+            model=self.name,
+            upscale=upscale,
+            prior_bias=prior_bias,
+            min_face=min_face,
+            faces=parse_choice(faces),
+            keep_colour=keep_colour,
+            paste=paste or PasteOptions(),
+        )
+        self._check(options)
+        photo = _load(image)
+        found = choose(
+            self.detector.detect(photo.rgb, min_face=min_face), options.faces, photo.size
+        )
+        restored: list[RestoredFace] = []
         for start in range(0, len(found), _BATCH):
-            faces += self._restore_batch(photo, found[start : start + _BATCH], prior_bias)
-        for face in faces:
-            paste_into(result, np.asarray(face.restored), rescale(face.matrix, source=upscale))
-        return Restoration(image=_with_profile(result, metadata), faces=faces, metadata=metadata)
+            restored += self._restore_batch(photo.rgb, found[start : start + _BATCH], prior_bias)
+        return _assemble(photo, restored, options)
 
-    def restore_aligned(self, image: ImageSource, *, prior_bias: float = 0.0) -> Restoration:
+    def restore_aligned(
+        self,
+        image: ImageSource | Photo,
+        *,
+        prior_bias: PerLevel = 0.0,
+        keep_colour: bool = False,
+    ) -> Restoration:
         """Restore a face that is aligned to the FFHQ template already.
 
         Args:
-            image: Square crop of any size: path, PIL image, or uint8 (H, W, 3) RGB array.
+            image: Square crop of any size: what `restore` takes.
             prior_bias: As in `restore`.
+            keep_colour: As in `restore`.
 
         Returns:
-            The face at the network's output size, as `image` and as the one entry of `faces`.
+            The face at the network's output size, opaque and with 8 bits, as `photo` and as the
+            one entry of `faces`.
 
         Raises:
             ImageError: The image cannot be read, or is not square.
             ConfigError: A bad `prior_bias`.
         """
-        _check_options(1, prior_bias, 24.0)
-        crop, metadata = load_photo(image)
-        height, width = crop.shape[:2]
+        options = RestoreOptions(
+            model=self.name, aligned=True, prior_bias=prior_bias, keep_colour=keep_colour
+        )
+        self._check(options)
+        photo = _load(image)
+        width, height = photo.size
         if height != width:
             name = f"{image}: " if isinstance(image, str | os.PathLike) else ""
             raise ImageError(
@@ -192,7 +270,7 @@ class Restorer:
             )
         size = self.model.config.in_size
         identity = np.eye(2, 3)
-        lq = warp(crop, rescale(identity, target=size / width), (size, size))
+        lq = warp(photo.rgb, rescale(identity, target=size / width), (size, size))
         restored, thetas = self._forward([lq], prior_bias)
         face = RestoredFace(
             box=(0.0, 0.0, float(width), float(height)),
@@ -202,11 +280,40 @@ class Restorer:
             restored=Image.fromarray(restored[0]),
             matrix=rescale(identity, target=restored[0].shape[0] / width),
         )
-        image_out = _with_profile(restored[0], metadata)
-        return Restoration(image=image_out, faces=[face], metadata=metadata)
+        return _assemble(photo, [face], options)
+
+    def redraw(self, restoration: Restoration, faces: Sequence[RestoredFace]) -> Restoration:
+        """Paste other faces into the photo of a restoration, as its own were pasted.
+
+        Args:
+            restoration: What `restore` or `restore_aligned` gave.
+            faces: Faces with boxes and matrices of that photo: drawn anew with another bias,
+                variations, or only some of its own.
+
+        Raises:
+            ConfigError: An aligned face is to be redrawn with none or several.
+        """
+        if restoration.options.aligned and len(faces) != 1:
+            raise ConfigError(f"faces: expected the one aligned face, got {len(faces)}")
+        return _assemble(restoration.source, list(faces), restoration.options)
+
+    def _check(self, options: RestoreOptions) -> None:
+        if options.upscale not in UPSCALES:
+            raise ConfigError(f"upscale: expected 1, 2 or 4, got {options.upscale}")
+        if not (math.isfinite(options.min_face) and options.min_face >= 12):
+            raise ConfigError(f"min_face: expected at least 12 px, got {options.min_face}")
+        bias = options.prior_bias
+        for value in bias.values() if isinstance(bias, Mapping) else [bias]:
+            if not math.isfinite(value):
+                raise ConfigError(f"prior_bias: expected a finite number, got {value}")
+        if isinstance(bias, Mapping):
+            known = set(self.model.config.fusion.prior_channels)
+            if unknown := sorted(set(bias) - known):
+                levels = ", ".join(map(str, sorted(known)))
+                raise ConfigError(f"prior_bias: no level {unknown[0]}; this model has {levels}")
 
     def _restore_batch(
-        self, photo: RgbImage, found: list[Face], prior_bias: float
+        self, photo: RgbImage, found: list[Face], prior_bias: PerLevel
     ) -> list[RestoredFace]:
         size = self.model.config.in_size
         crops = [align(photo, face.landmarks, size) for face in found]
@@ -225,7 +332,7 @@ class Restorer:
             )
         ]
 
-    def _forward(self, crops: list[RgbImage], bias: float) -> tuple[list[RgbImage], list[float]]:
+    def _forward(self, crops: list[RgbImage], bias: PerLevel) -> tuple[list[RgbImage], list[float]]:
         """Restored faces and θ of aligned ones."""
         control = FusionControl(bias=bias) if bias else None
         lq = torch.cat([to_tensor(crop) for crop in crops]).to(self.device)
@@ -234,29 +341,61 @@ class Restorer:
         return to_uint8(output.image), output.theta.float().tolist()
 
 
-def _check_options(upscale: int, prior_bias: float, min_face: float) -> None:
-    if upscale not in UPSCALES:
-        raise ConfigError(f"upscale: expected 1, 2 or 4, got {upscale}")
-    if not math.isfinite(prior_bias):
-        raise ConfigError(f"prior_bias: expected a finite number, got {prior_bias}")
-    if not (math.isfinite(min_face) and min_face >= 12):
-        raise ConfigError(f"min_face: expected at least 12 px, got {min_face}")
+def _load(image: ImageSource | Photo) -> Photo:
+    return image if isinstance(image, Photo) else load_photo(image)
 
 
-def _enlarge(photo: RgbImage, upscale: int) -> RgbImage:
-    """A copy, `upscale` times as wide and as high."""
-    if upscale == 1:
-        return photo.copy()
-    height, width = photo.shape[0] * upscale, photo.shape[1] * upscale
-    if height * width > MAX_PIXELS:
-        limit = f"{MAX_PIXELS / 1e6:.0f} megapixels"
-        raise ImageError(f"upscale {upscale}: {width}x{height} px is more than {limit}")
-    larger = Image.fromarray(photo).resize((width, height), Image.Resampling.LANCZOS)
-    return np.array(larger)
+def _assemble(source: Photo, faces: list[RestoredFace], options: RestoreOptions) -> Restoration:
+    """The photo with these faces in it."""
+    if not options.keep_colour and (source.grey or _is_colourless(source.rgb)):
+        faces = [replace(face, restored=_without_colour(face.restored)) for face in faces]
+    if options.aligned:
+        photo = replace(source, rgb=np.asarray(faces[0].restored), deep=None, alpha=None)
+    else:
+        photo = _paste(enlarge(source, options.upscale), faces, options)
+    if options.keep_colour and faces:
+        photo = replace(photo, grey=False)
+    return Restoration(photo=photo, source=source, faces=faces, options=options)
 
 
-def _with_profile(photo: RgbImage, metadata: Metadata) -> Image.Image:
-    image = Image.fromarray(photo)
-    if metadata.icc_profile:
-        image.info["icc_profile"] = metadata.icc_profile
-    return image
+def _paste(photo: Photo, faces: list[RestoredFace], options: RestoreOptions) -> Photo:
+    """Where no face covers it, the photo stays what it is, in every one of its bits."""
+    if not faces:
+        return photo
+    canvas = photo.rgb.copy()
+    coverage = None if photo.deep is None else np.zeros(canvas.shape[:2], dtype=np.float32)
+    for face in faces:
+        matrix = rescale(face.matrix, source=options.upscale)
+        paste_into(
+            canvas, np.asarray(face.restored), matrix, coverage=coverage, options=options.paste
+        )
+    if coverage is None:
+        return replace(photo, rgb=canvas)
+    return replace(photo, rgb=canvas, deep=_deepen(photo, canvas, coverage))
+
+
+def _deepen(photo: Photo, canvas: RgbImage, coverage: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The canvas with 16 bits: faces have 8, and the photo's finer levels fade out under them."""
+    assert photo.deep is not None
+    result = photo.deep.copy()
+    for start in range(0, len(result), _ROWS):
+        rows = slice(start, start + _ROWS)
+        weight = coverage[rows, :, None]
+        if not weight.any():
+            continue
+        finer = photo.deep[rows] - photo.rgb[rows] * np.float32(257)
+        blended = canvas[rows] * np.float32(257) + (1 - weight) * finer
+        blended = np.clip(np.rint(blended), 0, 65535).astype(np.uint16)
+        np.copyto(result[rows], blended, where=weight > 0)
+    return result
+
+
+def _is_colourless(rgb: RgbImage) -> bool:
+    """A grey photo in a file for colours."""
+    first = rgb[..., 0]
+    return np.array_equal(first, rgb[..., 1]) and np.array_equal(first, rgb[..., 2])
+
+
+def _without_colour(face: Image.Image) -> Image.Image:
+    grey = cv2.cvtColor(np.asarray(face), cv2.COLOR_RGB2GRAY)
+    return Image.fromarray(np.repeat(np.asarray(grey, dtype=np.uint8)[..., None], 3, axis=2))

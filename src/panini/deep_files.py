@@ -1,0 +1,198 @@
+"""Files of 16 bits a channel, which Pillow reads and writes only in grey; and all of TIFF.
+
+Pillow's TIFF writer loses the EXIF directory and the XMP, whatever the depth.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from panini.decoding import BAD_EXIF, Planes, deep_planes, orientation
+from panini.metadata import Metadata, descriptive_exif, upright_exif
+
+logger = logging.getLogger(__name__)
+
+_LEVEL = 6  # Of zlib: above it files are hardly smaller, and much slower.
+_BAND = 1 << 22  # Bytes that are compressed at a time.
+
+
+def is_deep(image: Image.Image) -> bool:
+    """An opened file with 16 bits of each colour, which Pillow would decode to 8."""
+    if image.mode not in ("RGB", "RGBA"):
+        return False
+    if image.format == "PNG":
+        return any("16" in str(tile[3]) for tile in image.tile)  # pyright: ignore
+    if image.format == "TIFF":
+        tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+        # Colours multiplied by their alpha (ExtraSamples 1) are Pillow's to divide.
+        return (
+            set(tags.get(258, ())) == {16}
+            and set(tags.get(339, (1,))) == {1}
+            and 1 not in np.atleast_1d(tags.get(338, 0))
+        )
+    return False
+
+
+def read_deep(path: Path, image: Image.Image) -> Planes | None:
+    """The pixels of a file for which `is_deep` holds, all 16 bits of them, upright.
+
+    Pillow must have found it undamaged: OpenCV fills up what is missing.
+
+    Args:
+        path: The file.
+        image: The same, opened; not loaded yet.
+
+    Returns:
+        None when OpenCV cannot read it; then Pillow's 8 bits must do.
+    """
+    size = image.size
+    grey = image.format == "PNG" and "LA" in str(image.tile[0][3])  # pyright: ignore
+    how = orientation(image)
+    key = image.info.get("transparency")
+    image.load()
+    content = np.fromfile(path, dtype=np.uint8)
+    if how != 1 and image.format == "TIFF":
+        # OpenCV turns TIFFs by itself; which ones depends on its version.
+        try:
+            content = np.frombuffer(upright_exif(content.tobytes()), dtype=np.uint8)[6:]
+        except ValueError:  # a BigTIFF
+            return None
+    decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != size[::-1]:
+        logger.warning("%s: its 16 bits cannot be read, only 8 of them are kept", path)
+        return None
+    if decoded.shape[2] == 4:
+        alpha = decoded[..., 3].astype(np.uint16)
+        colours = decoded[..., :1] if grey else cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGB)
+    else:
+        colours = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        alpha = None
+        if key is not None:
+            seen = np.any(colours != np.array(key, dtype=np.uint16), axis=2)
+            alpha = np.where(seen, 65535, 0).astype(np.uint16)
+    return deep_planes(np.asarray(colours, dtype=np.uint16), alpha, how)
+
+
+def encode_png(pixels: NDArray[np.uint16], metadata: Metadata) -> bytes:
+    """A PNG of 16 bits.
+
+    Args:
+        pixels: (H, W, C): grey, grey and alpha, RGB, or RGB and alpha.
+        metadata: To write with them.
+    """
+    height, width, channels = pixels.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    parts += _chunk(b"IHDR", struct.pack(">2I5B", width, height, 16, colour, 0, 0, 0))
+    if metadata.icc_profile:
+        parts += _chunk(b"iCCP", b"ICC Profile\0\0", zlib.compress(metadata.icc_profile))
+    if metadata.dpi:
+        across, down = (round(dots / 0.0254) for dots in metadata.dpi)
+        parts += _chunk(b"pHYs", struct.pack(">2IB", across, down, 1))
+    if metadata.exif:
+        parts += _chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
+    if metadata.xmp:
+        parts += _chunk(b"iTXt", xmp_text(metadata.xmp))
+    for compressed in _compress(_png_rows(pixels)):
+        parts += _chunk(b"IDAT", compressed)
+    parts += _chunk(b"IEND")
+    return b"".join(parts)
+
+
+def xmp_text(xmp: bytes) -> bytes:
+    """The content of a PNG's iTXt chunk that holds an XMP packet."""
+    return b"XML:com.adobe.xmp" + bytes(5) + xmp
+
+
+def encode_tiff(pixels: NDArray[np.uint8] | NDArray[np.uint16], metadata: Metadata) -> bytes:
+    """A TIFF, compressed without loss (deflate).
+
+    Args:
+        pixels: (H, W, C) of 8 or 16 bits: grey, grey and alpha, RGB, or RGB and alpha.
+        metadata: To write with them.
+    """
+    height, width, channels = pixels.shape
+    strip = b"".join(_compress(_tiff_rows(pixels)))
+    tags = ImageFileDirectory_v2(prefix=b"II")
+    for tag, value in _described(metadata).items():
+        tags[tag] = value
+    tags[256], tags[257] = width, height
+    tags[258] = (8 * pixels.itemsize,) * channels
+    tags[259] = 8  # deflate
+    tags[262] = 2 if channels > 2 else 1  # RGB, or black is zero
+    tags[273], tags[278], tags[279] = 0, height, len(strip)  # Pillow counts 273 from its own end
+    tags[277], tags[284], tags[317] = channels, 1, 2  # interleaved, differences along the rows
+    tags[339] = (1,) * channels  # unsigned
+    if channels in (2, 4):
+        tags[338] = 2  # alpha, not multiplied in
+    return b"II*\0\x08\0\0\0" + tags.tobytes(8) + strip
+
+
+def _described(metadata: Metadata) -> dict[int, Any]:
+    """The TIFF tags that hold the metadata."""
+    tags: dict[int, Any] = {}
+    if metadata.exif:
+        exif = Image.Exif()
+        try:
+            exif.load(metadata.exif)
+            tags.update(descriptive_exif(exif))
+        except BAD_EXIF:
+            logger.warning("the EXIF of a photo is damaged, and is left out")
+    if metadata.icc_profile:
+        tags[34675] = metadata.icc_profile
+    if metadata.xmp:
+        tags[700] = metadata.xmp
+    if metadata.dpi:
+        tags[282], tags[283], tags[296] = (*metadata.dpi, 2)
+    return tags
+
+
+def _compress(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    squeeze = zlib.compressobj(_LEVEL)
+    for block in blocks:
+        if compressed := squeeze.compress(block):
+            yield compressed
+    yield squeeze.flush()
+
+
+def _bands(pixels: NDArray) -> Iterator[NDArray]:
+    """The rows, some at a time: a whole photo's differences would be one more copy of it."""
+    step = max(1, _BAND // max(1, pixels[0].nbytes))
+    for start in range(0, len(pixels), step):
+        yield pixels[start : start + step]
+
+
+def _png_rows(pixels: NDArray[np.uint16]) -> Iterator[bytes]:
+    """Rows as PNG's filter Sub has them: each byte less that of the pixel before."""
+    for band in _bands(pixels):
+        raw = np.ascontiguousarray(band, dtype=">u2").view(np.uint8).reshape(len(band), -1)
+        rows = np.empty((len(band), 1 + raw.shape[1]), dtype=np.uint8)
+        rows[:, 0] = 1
+        rows[:, 1:] = raw
+        rows[:, 1 + 2 * pixels.shape[2] :] -= raw[:, : -2 * pixels.shape[2]]
+        yield rows.tobytes()
+
+
+def _tiff_rows(pixels: NDArray) -> Iterator[bytes]:
+    """Rows as TIFF's predictor 2 has them: each value less that of the pixel before."""
+    for band in _bands(pixels):
+        rows = band.copy()
+        rows[:, 1:] -= band[:, :-1]
+        yield rows.astype(rows.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _chunk(kind: bytes, *content: bytes) -> list[bytes]:
+    body = b"".join(content)
+    check = zlib.crc32(body, zlib.crc32(kind))
+    return [struct.pack(">I", len(body)), kind, body, struct.pack(">I", check)]
