@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from panini.checkpoints.kinds import check_fit
 from panini.checkpoints.specs import SPECS
 from panini.errors import CheckpointError
-from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
-from panini.models.panini_net import PaniniConfig, PaniniNet
+from panini.models.panini_net import PaniniNet
 
 FORMAT = "panini-1"
+MAX_HEADER = 16 << 20
+"""Bytes; ours have a hundredth of it, and parsing takes many times the memory."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weights file of ours says of itself."""
+
+    kind: str
+    meta: dict[str, Any]
+    """JSON values by key: the config, provenance."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of its tensors."""
 
 
 def save_tensors(
@@ -61,17 +76,55 @@ def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     Raises:
         CheckpointError: The file is missing, damaged, or not of this kind.
     """
+    header = read_header(path)
+    found = "a foreign file" if header is None else header.kind
+    if header is None or found != kind:
+        raise CheckpointError(f"{path}: expected {kind} weights of ours, found {found}")
+    with _reading(path), safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in header.shapes}, header.meta
+
+
+def read_header(path: Path) -> Header | None:
+    """Kind, metadata and shapes of a weights file; None if it is not one of ours.
+
+    Raises:
+        CheckpointError: The file is missing, or a damaged safetensors file.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    try:
+    if path.suffix != ".safetensors" and not is_safetensors(path):
+        return None
+    with _reading(path):
+        _check_length(path)
         with safe_open(path, framework="pt") as file:
-            header = dict(file.metadata() or {})
-            found = header.pop("kind", "a foreign file")
-            if header.pop("format", None) != FORMAT or found != kind:
-                raise CheckpointError(f"{path}: expected {kind} weights of ours, found {found}")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return state, {key: json.loads(value) for key, value in header.items()}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            meta = dict(file.metadata() or {})
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        if meta.pop("format", None) != FORMAT:
+            return None
+        kind = meta.pop("kind", "weights without a kind")
+        return Header(kind, {key: json.loads(value) for key, value in meta.items()}, shapes)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file starts as safetensors do: a length that it can have, and JSON."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
+
+
+def _check_length(path: Path) -> None:
+    """Hold the header's length against the file before anything is made of it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(path.stat().st_size, MAX_HEADER):
+        raise ValueError(f"a header of {length} bytes")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); fetch or make it again"
         ) from error
@@ -100,45 +153,14 @@ def save_model(
     save_tensors(state, path, kind="panini-net", meta=meta)
 
 
-def load_model(name_or_path: str | os.PathLike[str]) -> PaniniNet:
-    """A trained network, float32, in eval mode, on the CPU.
-
-    Args:
-        name_or_path: A shipped model's name ("mobile-mfr"), a .safetensors file of ours, or
-            hf://owner/repo on the Hugging Face hub.
-
-    Raises:
-        CheckpointError: Unknown name; missing, damaged or foreign file.
-    """
-    path = _resolve(name_or_path)
-    state, meta = load_tensors(path, kind="panini-net")
-    try:
-        net = PaniniNet(PaniniConfig.from_dict(meta["config"]))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: its configuration is unusable: {error}") from error
-    load_state(net, state, path)
-    return net.eval()
-
-
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Copy tensors into a module; every name and shape must fit.
 
     Raises:
         CheckpointError: Names the first keys that are missing, unknown or of another shape.
     """
-    own = module.state_dict()
-    missing = [name for name in own if name not in state]
-    unknown = [name for name in state if name not in own]
-    shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    for problem, names in (("missing", missing), ("unknown", unknown), ("misshapen", shapes)):
-        if names:
-            raise CheckpointError(
-                f"{source}: {len(names)} {problem} tensors, first: {', '.join(names[:3])}"
-            )
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    check_fit(expected, {name: tensor.shape for name, tensor in state.items()}, source)
     module.load_state_dict(dict(state))
 
 
@@ -148,7 +170,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of a shipped model's name, of hf://owner/repo, or of a path.
+
+    Raises:
+        CheckpointError: An unknown name; a shipped file that is missing or damaged.
+    """
     name = os.fspath(name_or_path)
     if name in SPECS:
         spec = SPECS[name]
@@ -162,26 +189,7 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
         return fetch(name)
     path = Path(name)
-    if path.suffix != ".safetensors" and not path.exists():
+    if not path.suffix and not path.exists():
         known = ", ".join(SPECS) or "none installed"
-        raise CheckpointError(f"{name}: unknown model; known: {known}; or give a .safetensors file")
+        raise CheckpointError(f"{name}: unknown model; known: {known}; or give a weights file")
     return path
-
-
-def load_prior(path: Path) -> MobileStyleGAN:
-    """A mobile prior that `panini convert mobile-prior` wrote, in eval mode.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or no such prior.
-    """
-    state, meta = load_tensors(path, kind="mobile-prior")
-    # Files that do not say have the public model's shape.
-    fields = dict(meta.get("config", {}))
-    try:
-        if "channels" in fields:
-            fields["channels"] = tuple(fields["channels"])
-        prior = MobileStyleGAN(MobileStyleGANConfig(**fields))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its configuration is unusable: {error}") from error
-    load_state(prior, state, path)
-    return prior.eval()

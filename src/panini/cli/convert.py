@@ -1,36 +1,35 @@
-"""`panini convert`: foreign weights → safetensors of ours."""
+"""`panini convert`: any checkpoint of the field → safetensors of ours."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class Format(StrEnum):
-    """Foreign formats that can be converted."""
-
-    MOBILE_PRIOR = "mobile-prior"
+_FORMER = Path("mobile-prior")  # once said what the file is; files say so themselves now
 
 
 def convert(
-    source_format: Annotated[Format, typer.Argument(metavar="FORMAT", help="What SOURCE is.")],
-    source: Annotated[Path, typer.Argument(help="The file, or the folder it unpacks to.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE OUT", help="The checkpoint, and the .safetensors to write."),
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
-    """Convert foreign weights to safetensors; nothing in them is ever executed.
+    """Convert a foreign checkpoint; what it is, is told from its names and shapes.
 
-    FORMAT mobile-prior: the wheel random_face-2021.7.21.1-py3-none-any.whl, or its folder.
+    The authors' checkpoints, StyleGAN2 priors (NVIDIA .pkl, rosinality .pt, mmgen .pth), and the
+    wheel of the mobile prior. Pickles are read as data: nothing in them is ever executed.
     """
-    from panini.checkpoints.convert.mobile_prior import convert_mobile_prior
-    from panini.errors import CheckpointError
+    from panini.checkpoints import convert as convert_file
+    from panini.cli.info import describe
 
-    if out.exists() and not overwrite:
-        raise CheckpointError(f"{out}: exists already; add --overwrite to replace it")
-    quality = convert_mobile_prior(source, out)
-    typer.echo(f"{out}: {source_format.value} prior, sha256 of the source checked")
-    for size, psnr in quality.items():
-        typer.echo(f"  image head {size} px derived by least squares, {psnr:.1f} dB")
+    if len(files) == 3 and files[0] == _FORMER:
+        files = files[1:]
+    if len(files) != 2:
+        raise typer.BadParameter("expected FILE and OUT", param_hint="FILE OUT")
+    source, out = files
+    for line in describe(source, convert_file(source, out, overwrite=overwrite)):
+        typer.echo(line)
+    typer.echo(f"written: {out}, {out.stat().st_size / 1e6:.1f} MB")

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from panini.checkpoints.convert.stylegan2 import MMGEN, counted_names, mean_style
+from panini.checkpoints.convert.stylegan2 import W_AVG_SAMPLES as W_AVG_SAMPLES
+from panini.checkpoints.convert.stylegan2 import W_AVG_SEED as W_AVG_SEED
 from panini.errors import CheckpointError
-from panini.models.stylegan2 import MappingNetwork, StyleGAN2Config
+from panini.models.stylegan2 import StyleGAN2Config
 
 SIZE = 1024
 FUSED_LEVELS = (4, 8, 16, 32, 64)
 MFR_RRDB_BLOCKS = 2
 SR_RRDB_BLOCKS = 23
-W_AVG_SAMPLES = 4096
-W_AVG_SEED = 0
 
 _IGNORED_SUFFIX = ".kernel"  # the fixed blur filter, which our networks build themselves
 
@@ -57,12 +57,17 @@ def from_authors_discriminator(state: Mapping[str, Tensor]) -> dict[str, Tensor]
 def mfr_names() -> dict[str, str]:
     """The authors' name of every MFR tensor with ours."""
     names = _shared_names(MFR_RRDB_BLOCKS, stem_convs=4)
+    return names | encoder_names("generator.deg_encoder.", "degradation_encoder.")
+
+
+def encoder_names(theirs: str = "", ours: str = "") -> dict[str, str]:
+    """Names of the degradation encoder, each side with its prefix."""
+    names: dict[str, str] = {}
     for i in range(6):
-        ours = f"degradation_encoder.blocks.{i}"
-        _add_layer(names, f"generator.deg_encoder.E.{3 * i}", f"{ours}.conv")
-        _add_norm(names, f"generator.deg_encoder.E.{3 * i + 1}", f"{ours}.norm")
+        _add_layer(names, f"{theirs}E.{3 * i}", f"{ours}blocks.{i}.conv")
+        _add_norm(names, f"{theirs}E.{3 * i + 1}", f"{ours}blocks.{i}.norm")
     for i in (0, 2):
-        _add_layer(names, f"generator.deg_encoder.mlp.{i}", f"degradation_encoder.head.{i}")
+        _add_layer(names, f"{theirs}mlp.{i}", f"{ours}head.{i}")
     return names
 
 
@@ -70,25 +75,6 @@ def sr_names() -> dict[str, str]:
     """The authors' name of every SR tensor with ours."""
     names = _shared_names(SR_RRDB_BLOCKS, stem_convs=1)
     names["generator.choice_vector"] = "degradation_constant"
-    return names
-
-
-def stylegan2_names(theirs: str = "", ours: str = "") -> dict[str, str]:
-    """Names of a 1024 px StyleGAN2 generator, each side with its prefix."""
-    names = {f"{theirs}constant_input.input": f"{ours}constant"}
-    for i in range(8):
-        layer = f"{ours}mapping_network.layers.{i}"
-        names[f"{theirs}style_mapping.{i + 1}.bias"] = f"{layer}.bias"
-        names[f"{theirs}style_mapping.{i + 1}.linear.weight_orig"] = f"{layer}.weight"
-    _add_styled(names, f"{theirs}conv1", f"{ours}blocks.4.conv1")
-    _add_modulated(names, f"{theirs}to_rgb1", f"{ours}blocks.4.to_rgb", "bias")
-    names[f"{theirs}injected_noise_0"] = f"{ours}blocks.4.conv1.noise"
-    for i in range(SIZE.bit_length() - 3):
-        block = f"{ours}blocks.{8 << i}"
-        _add_modulated(names, f"{theirs}to_rgbs.{i}", f"{block}.to_rgb", "bias")
-        for j in (0, 1):
-            _add_styled(names, f"{theirs}convs.{2 * i + j}", f"{block}.conv{j}")
-            names[f"{theirs}injected_noise_{2 * i + j + 1}"] = f"{block}.conv{j}.noise"
     return names
 
 
@@ -117,7 +103,7 @@ def discriminator_names() -> dict[str, str]:
 
 def _shared_names(rrdb_blocks: int, stem_convs: int) -> dict[str, str]:
     """What MFR and SR have in common: prior, encoder, fusion."""
-    names = stylegan2_names("generator.generator.", "prior.")
+    names = counted_names(MMGEN, StyleGAN2Config(), "generator.generator.", "prior.")
     _add_rrdb(names, "generator.encoder.0.0", "encoder.rrdb", rrdb_blocks)
     _add_attention(names, "generator.encoder.0.1", "encoder.attention")
     for i in range(stem_convs):
@@ -142,18 +128,6 @@ def _add_norm(names: dict[str, str], theirs: str, ours: str) -> None:
     _add_layer(names, theirs, ours)
     for part in ("running_mean", "running_var", "num_batches_tracked"):
         names[f"{theirs}.{part}"] = f"{ours}.{part}"
-
-
-def _add_modulated(names: dict[str, str], theirs: str, ours: str, bias: str) -> None:
-    names[f"{theirs}.{bias}"] = f"{ours}.bias"
-    names[f"{theirs}.conv.weight_orig"] = f"{ours}.weight"
-    names[f"{theirs}.conv.style_modulation.bias"] = f"{ours}.style.bias"
-    names[f"{theirs}.conv.style_modulation.linear.weight_orig"] = f"{ours}.style.weight"
-
-
-def _add_styled(names: dict[str, str], theirs: str, ours: str) -> None:
-    _add_modulated(names, theirs, ours, "activate.bias")
-    names[f"{theirs}.noise_injector.weight"] = f"{ours}.noise_strength"
 
 
 def _add_rrdb(names: dict[str, str], theirs: str, ours: str, blocks: int) -> None:
@@ -199,13 +173,4 @@ def _reshape(ours: str, tensor: Tensor) -> Tensor:
 
 
 def _with_w_avg(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add the mean style, estimated over W_AVG_SAMPLES latents of a fixed seed."""
-    prefix = "prior.mapping_network."
-    mapping = MappingNetwork(StyleGAN2Config(size=SIZE))
-    mapping.load_state_dict(
-        {key.removeprefix(prefix): t.float() for key, t in state.items() if key.startswith(prefix)}
-    )
-    generator = torch.Generator().manual_seed(W_AVG_SEED)
-    with torch.no_grad():
-        w = mapping(torch.randn(W_AVG_SAMPLES, 512, generator=generator))
-    return state | {"prior.w_avg": w.mean(dim=0)}
+    return state | {"prior.w_avg": mean_style(state, StyleGAN2Config(), "prior.")}

