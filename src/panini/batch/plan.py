@@ -1,0 +1,181 @@
+"""Which photos are meant, and the file that each of them becomes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from panini.errors import ConfigError, ImageError
+from panini.images import FORMATS, IMAGE_SUFFIXES, check_format, find_images
+from panini.photos import suffix_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One photo."""
+
+    source: Path
+    """The file to read."""
+    target: Path
+    """The file to write; its suffix is the format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was asked for, as files."""
+
+    jobs: list[Job] = field(default_factory=list)
+    """The photos in their order; no two have the same target."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each argument or folder that is no good."""
+
+
+def make_plan(
+    photos: Sequence[Path], out: Path, *, recursive: bool = False, suffix: str | None = None
+) -> Plan:
+    """Find the photos, name their results, and make OUT.
+
+    In a folder, hidden files and folders, linked folders and OUT itself are left out. Two photos
+    that would become one file (a.jpg and a.png as WebP) get names of their own (a.webp, a-2.webp).
+
+    Args:
+        photos: Files, and folders.
+        out: A folder, which need not exist; or, for one photo, the file to write.
+        recursive: Take the folders below a folder too, and keep their tree in OUT.
+        suffix: Format of the results (".png"); None keeps each photo's own, where it can be
+            written.
+
+    Raises:
+        ImageError: OUT is a file where a folder is needed, or cannot be made.
+        ConfigError: `suffix` is of no format that can be written, or OUT is a file with another.
+        MissingExtraError: `suffix` needs a package that is not installed.
+    """
+    if suffix is not None:
+        if suffix not in FORMATS:
+            known = " ".join(sorted(name[1:] for name in FORMATS))
+            raise ConfigError(f"--format: cannot write {suffix[1:]!r}; use one of {known}")
+        check_format(Path(f"--format {suffix}"))
+    problems: list[str] = []
+    found: dict[Path, Path] = {}
+    for source, name in _find(photos, out, recursive, problems):
+        found.setdefault(source, name)
+    if out.suffix.lower() in FORMATS and not out.is_dir():
+        if recursive:
+            raise ImageError(f"{out}: is a file's name, but -r fills a folder")
+        return _into_file(list(found), out, suffix, len(photos), problems)
+    if out.exists() and not out.is_dir():
+        raise ImageError(f"{out}: is a file, expected a folder")
+    jobs: list[Job] = []
+    taken: set[str] = set()
+    for source, name in found.items():
+        target = _free(out / _result_name(name, suffix), taken)
+        jobs.append(Job(source=source, target=target))
+    if jobs:
+        make_folder(out)
+    return Plan(jobs=jobs, problems=problems)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        ImageError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(f"{folder}: cannot be made ({error.strerror})") from error
+
+
+def _find(
+    photos: Sequence[Path], out: Path, recursive: bool, problems: list[str]
+) -> Iterator[tuple[Path, Path]]:
+    """(photo, its name below OUT) of every argument."""
+    for photo in photos:
+        try:
+            if recursive and photo.is_dir():
+                inside = _photos_below(photo, out, problems)
+                yield from ((path, path.relative_to(photo)) for path in inside)
+            else:
+                yield from ((path, Path(path.name)) for path in find_images([photo]))
+        except ImageError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{photo}: cannot be read ({error.strerror})")
+
+
+def _photos_below(folder: Path, out: Path, problems: list[str]) -> list[Path]:
+    """The photos of a tree, each folder's own before those of the folders in it."""
+    if _same(folder, out):
+        raise ImageError(f"{out}: is the folder of the photos itself; choose another output")
+
+    def unreadable(error: OSError) -> None:
+        problems.append(f"{error.filename}: the folder cannot be read ({error.strerror})")
+
+    found: list[Path] = []
+    known = len(problems)
+    # Linked folders are not followed: they may lead back, and photos would be done twice.
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        here = Path(place)
+        folders[:] = sorted(name for name in folders if not _left_out(here / name, out))
+        found += [path for name in sorted(names) if _is_photo(path := here / name)]
+    if not found and len(problems) == known:
+        raise ImageError(f"{folder}: the folder holds no image")
+    return found
+
+
+def _left_out(folder: Path, out: Path) -> bool:
+    return folder.name.startswith(".") or _same(folder, out)
+
+
+def _same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def _is_photo(path: Path) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
+        return False
+    # A link to nowhere is kept, so that its line says so; a pipe would never end.
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _into_file(
+    found: list[Path], out: Path, suffix: str | None, count: int, problems: list[str]
+) -> Plan:
+    if count > 1 or len(found) > 1:
+        raise ImageError(f"{out}: is one file for {max(count, len(found))} photos; give a folder")
+    if suffix is not None and not _same_format(out, suffix):
+        raise ConfigError(f"--format {suffix[1:]}: but the file {out} says its format itself")
+    jobs = [Job(source=source, target=out) for source in found]
+    if jobs:
+        make_folder(out.parent)
+    return Plan(jobs=jobs, problems=problems)
+
+
+def _result_name(name: Path, suffix: str | None) -> Path:
+    """The name in its new format; kinds that are not written become PNG, under the whole name."""
+    if suffix is not None:
+        return name if _same_format(name, suffix) else name.with_suffix(suffix)
+    written = suffix_for(name)
+    return name if written == name.suffix.lower() else name.with_name(name.name + written)
+
+
+def _same_format(name: Path, suffix: str) -> bool:
+    """Whether a file is of a format already: .jpeg and .jpg are one."""
+    return FORMATS.get(name.suffix.lower()) is FORMATS[suffix]
+
+
+def _free(target: Path, taken: set[str]) -> Path:
+    """The target, or the first of target-2, target-3, … that is not `taken`, where it is noted."""
+    free, number = target, 2
+    # A disk may hold A.jpg and a.jpg to be one file.
+    while str(free).casefold() in taken:
+        free = target.with_stem(f"{target.stem}-{number}")
+        number += 1
+    taken.add(str(free).casefold())
+    return free
