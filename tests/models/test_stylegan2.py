@@ -237,3 +237,33 @@ def test_minibatch_stddev_groups_up_to_four(batch, groups):
     members = x[::groups]
     expected = (members.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
     torch.testing.assert_close(result[0, 0, 0, 0], expected)
+
+
+def test_noise_is_stored_unless_a_generator_draws_it():
+    prior = small(32).requires_grad_(False)
+    for name, parameter in prior.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.5)
+    ws = styles(prior)
+    assert torch.equal(prior.synthesis(ws), prior.synthesis(ws))
+
+    def drawn(seed: int) -> torch.Tensor:
+        return prior.synthesis(ws, random=torch.Generator().manual_seed(seed))
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.allclose(drawn(0), drawn(1))
+    # Each face has its own.
+    same = prior.synthesis(ws[:1].expand(2, -1, -1), random=torch.Generator().manual_seed(0))
+    assert not torch.allclose(same[0], same[1])
+    window = Window(top=2, left=1, side=4, level=8)
+    part = prior.synthesis(ws, window=window, random=torch.Generator().manual_seed(0))
+    assert part.shape == (2, 3, 16, 16)
+
+
+def test_the_generator_has_the_second_derivative_that_path_length_needs():
+    prior = small(32)
+    ws = styles(prior).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(prior.synthesis(ws).sum(), ws, create_graph=True)
+    gradient.square().sum().backward()
+    weight = prior.blocks["8"].conv1.weight
+    assert weight.grad.abs().max() > 0

@@ -232,7 +232,7 @@ class PaniniNet(nn.Module):
             The restored faces, and how they were made.
         """
         encoded = self.encoder(lq)
-        ws = encoded.ws if ws is None else ws
+        codes: Tensor = encoded.ws if ws is None else ws
         degradation = self.degradation(lq)
         masks = self.fusion.masks(degradation, control)
 
@@ -242,9 +242,9 @@ class PaniniNet(nn.Module):
             image = self.fusion.image_feature(level, encoded.features[level])
             return self.fusion(level, prior, image, masks.get(level), control)
 
-        image = self.prior.synthesis(ws, size=size, fuse=fuse, window=window)
+        image = self.prior.synthesis(codes, size=size, fuse=fuse, window=window)
         theta = _theta(masks, lq)
-        return PaniniOutput(image, masks, theta, ws, degradation)
+        return PaniniOutput(image, masks, theta, codes, degradation)
 
 
 def _theta(masks: Mapping[int, Tensor], lq: Tensor) -> Tensor:

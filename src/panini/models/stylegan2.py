@@ -32,49 +32,43 @@ that it would be of the whole image.
 
 
 @dataclass(frozen=True, kw_only=True)
-class StyleGAN2Config:
-    """Size of a StyleGAN2 generator; the defaults are config-f of FFHQ at 1024 px."""
+class _Pyramid:
+    """Sides and channels that generator and discriminator have in common."""
 
     size: int = 1024
     """Side of the image, a power of two from 32 to 1024."""
+    channel_multiplier: float = 2.0
+    """Channels at side r are 16384 · channel_multiplier / r, at most `max_channels`."""
+    max_channels: int = 512
+    """Channels of the coarse levels."""
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"expected a size among {SIZES}, got {self.size}")
+
+    def channels_at(self, level: int) -> int:
+        """Channels of the feature whose side is `level` px."""
+        return min(self.max_channels, int(16384 * self.channel_multiplier / level))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleGAN2Config(_Pyramid):
+    """Size of a StyleGAN2 generator; the defaults are config-f of FFHQ at 1024 px."""
+
     style_dim: int = 512
     """Length of z and of w."""
     mapping_layers: int = 8
     """Linear layers between z and w."""
-    channel_multiplier: float = 2.0
-    """Channels at side r are 16384 · channel_multiplier / r, at most `max_channels`."""
-    max_channels: int = 512
-    """Channels of the coarse levels."""
     mapping_lr_mul: float = 0.01
     """Learning rate of the mapping network relative to the rest."""
 
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-
-    def channels_at(self, level: int) -> int:
-        """Channels of the feature whose side is `level` px."""
-        return _channels_at(level, self.channel_multiplier, self.max_channels)
-
 
 @dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(_Pyramid):
     """Size of a StyleGAN2 discriminator."""
 
-    size: int = 1024
-    """Side of the images it judges, a power of two from 32 to 1024."""
-    channel_multiplier: float = 2.0
-    """Channels at side r are 16384 · channel_multiplier / r, at most `max_channels`."""
-    max_channels: int = 512
-    """Channels of the coarse levels."""
     stddev_group: int = 4
     """Samples among which the minibatch standard deviation is taken."""
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-
-    def channels_at(self, level: int) -> int:
-        """Channels of the feature whose side is `level` px."""
-        return _channels_at(level, self.channel_multiplier, self.max_channels)
 
 
 class MappingNetwork(nn.Module):
@@ -114,14 +108,21 @@ class StyledConv(nn.Module):
         self.blur: Tensor | None
         self.register_buffer("blur", blur_kernel(4.0) if upsample else None, persistent=False)
 
-    def forward(self, x: Tensor, w: Tensor, region: _Region | None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, region: _Region | None, random: torch.Generator | None
+    ) -> Tensor:
         """Feature (N, in, H, W) and w (N, style_dim) to (N, out, H, W) or twice the side.
 
-        `region` says which part of this layer's level the result is; None is the whole.
+        `region` says which part of this layer's level the result is; None is the whole. `random`
+        draws other noise for each sample; None takes the stored one.
         """
         weight = self.weight * self.scale
         x = modulated_conv2d(x, weight, self.style(w), upsampling=self.blur)
-        noise = self.noise if region is None else region.cut(self.noise)
+        if random is not None:
+            shape = (x.shape[0], 1, *x.shape[2:])
+            noise = torch.randn(shape, generator=random, device=x.device)
+        else:
+            noise = self.noise if region is None else region.cut(self.noise)
         x = x + self.noise_strength.to(x.dtype)[:, None, None] * noise.to(x.dtype)
         return bias_act(x, self.bias)
 
@@ -157,7 +158,12 @@ class SynthesisBlock(nn.Module):
         self.register_buffer("blur", blur_kernel(4.0), persistent=False)
 
     def forward(
-        self, x: Tensor, rgb: Tensor | None, ws: list[Tensor], region: _Region | None
+        self,
+        x: Tensor,
+        rgb: Tensor | None,
+        ws: list[Tensor],
+        region: _Region | None,
+        random: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """Go on from the feature and the image of the level below.
 
@@ -166,13 +172,14 @@ class SynthesisBlock(nn.Module):
             rgb: Image of the level below, None at 4 px.
             ws: Styles of this block's layers, conv0 (if there is one), conv1, to_rgb.
             region: Part of this level that x and rgb stand for; None is the whole.
+            random: Draws the noise; None takes the stored one.
 
         Returns:
             Feature (N, C, H, W) and image (N, 3, H, W) of this level.
         """
         if self.conv0 is not None:
-            x = self.conv0(x, ws[0], region)
-        x = self.conv1(x, ws[-2], region)
+            x = self.conv0(x, ws[0], region, random)
+        x = self.conv1(x, ws[-2], region, random)
         contribution = self.to_rgb(x, ws[-1])
         return x, contribution if rgb is None else upsample_2x(rgb, self.blur) + contribution
 
@@ -218,10 +225,13 @@ class StyleGAN2(GanPrior):
         size: int | None = None,
         fuse: Fuse | None = None,
         window: Window | None = None,
+        random: torch.Generator | None = None,
     ) -> Tensor:
         """Draw faces; see `GanPrior.synthesis`.
 
-        A window costs the share of its area and equals that part of the whole image.
+        A window costs the share of its area and equals that part of the whole image. The noise of
+        every layer is a stored map, so that a result can be had again; `random` (a generator on
+        the device of ws) draws it anew for each face, as training does.
 
         Raises:
             ValueError: Shape of ws, size or window do not fit the network.
@@ -236,7 +246,7 @@ class StyleGAN2(GanPrior):
             first = max(2 * index - 1, 0)
             region = None if region is None else region.doubled()
             block = self.blocks[str(level)]
-            x, rgb = block(x, rgb, styles[first : 2 * index + 2], region)
+            x, rgb = block(x, rgb, styles[first : 2 * index + 2], region, random)
             if level == size:
                 break
             if fuse is not None and level in self.channels:
@@ -258,9 +268,8 @@ class StyleGAN2(GanPrior):
             return
         if window.level not in self.levels or window.level > size:
             raise ValueError(f"expected a window at a level up to {size} px, got {window}")
-        if min(window.top, window.left) < 0 or window.side < 1:
-            raise ValueError(f"expected a window inside its level, got {window}")
-        if max(window.top, window.left) + window.side > window.level:
+        first, last = min(window.top, window.left), max(window.top, window.left) + window.side
+        if first < 0 or window.side < 1 or last > window.level:
             raise ValueError(f"expected a window inside its level, got {window}")
         fused = max((lvl for lvl in self.channels if lvl < size), default=0)
         if fuse is not None and window.level < fused:
@@ -381,12 +390,3 @@ class _Region(NamedTuple):
 
 def _levels(size: int) -> tuple[int, ...]:
     return tuple(2**exponent for exponent in range(2, size.bit_length()))
-
-
-def _channels_at(level: int, multiplier: float, maximum: int) -> int:
-    return min(maximum, int(16384 * multiplier / level))
-
-
-def _check_size(size: int) -> None:
-    if size not in SIZES:
-        raise ValueError(f"expected a size among {SIZES}, got {size}")
