@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from panini.checkpoints import io, load_model, load_tensors, save_tensors
 from panini.cli.main import app
+from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
+from panini.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 SMALL = MobileStyleGANConfig(
     size=256, w_dim=8, mapping_layers=1, base_channels=8, channels=(8,) * 5
@@ -56,6 +58,35 @@ def test_init_writes_a_network_with_its_provenance(prior, tmp_path):
     net = load_model(out)
     with torch.inference_mode():
         assert net(torch.zeros(1, 3, 256, 256)).image.shape == (1, 3, 256, 256)
+
+
+def test_init_takes_a_trained_degradation_encoder(prior, tmp_path):
+    torch.manual_seed(1)
+    encoder = DegradationEncoder(DegradationEncoderConfig(kind="mobile"))
+    path, out = tmp_path / "dre.safetensors", tmp_path / "net.safetensors"
+    meta = {"config": asdict(encoder.config)}
+    save_tensors(encoder.state_dict(), path, kind="degradation-encoder", meta=meta)
+    given = ["--size", "256", "--degradation-encoder", str(path)]
+    message = refused(prior, out, *given)
+    assert "a degradation encoder of kind mobile, dim 256; the network has one of" in message
+    result = invoke(prior, out, *given, "--encoder", "mobile")
+    assert result.exit_code == 0, result.output
+    state = load_model(out).degradation_encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
+    _, meta = load_tensors(out, kind="panini-net")
+    assert meta["provenance"]["degradation_encoder"] == "dre.safetensors"
+
+
+def test_init_takes_a_stylegan2_prior(tmp_path):
+    config = StyleGAN2Config(size=256, style_dim=16, mapping_layers=1, max_channels=8)
+    path, out = tmp_path / "prior.safetensors", tmp_path / "net.safetensors"
+    net = StyleGAN2(config)
+    net.estimate_w_avg(100, torch.Generator().manual_seed(0))
+    meta = {"config": asdict(config)}
+    save_tensors(net.state_dict(), path, kind="stylegan2-prior", meta=meta)
+    result = invoke(path, out, "--size", "256", "--encoder", "mobile")
+    assert result.exit_code == 0, result.output
+    assert load_model(out).config.prior == config
 
 
 def test_init_refuses_in_a_line(prior, tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from panini.errors import CheckpointError, ConfigError
-from panini.models.degradation_encoder import DegradationEncoderConfig
+from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.encoder import MFR_ENCODER, SR_ENCODER, PaperEncoder, PaperEncoderConfig
 from panini.models.fusion import DAFIConfig, SeparableBranch
 from panini.models.mobile_encoder import MobileEncoderConfig
@@ -143,6 +144,22 @@ def _encoder_config(
         num_ws=num_ws(prior),
         w_dim=w_dim,
     )
+
+
+def install_degradation_encoder(net: PaniniNet, encoder: DegradationEncoder, source: Path) -> None:
+    """Give a network the trained weights of the degradation stage.
+
+    Raises:
+        CheckpointError: The network has none, or one of another shape.
+    """
+    wanted = net.config.degradation_encoder
+    if encoder.config != wanted:
+        has = "none" if wanted is None else f"one of kind {wanted.kind}, dim {wanted.dim}"
+        raise CheckpointError(
+            f"{source}: a degradation encoder of kind {encoder.config.kind}, dim"
+            f" {encoder.config.dim}; the network has {has}"
+        )
+    net.degradation_encoder.load_state_dict(encoder.state_dict())
 
 
 def cut_prior(prior: Prior, size: int) -> Prior:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from panini.checkpoints.specs import SPECS
 from panini.errors import CheckpointError, MissingExtraError
 
 PREFIX = "hf://"
@@ -119,7 +118,7 @@ def push(
     _require_hub()
     from huggingface_hub import HfApi
 
-    additions = _additions(SPECS[model].path if model in SPECS else Path(model), card)
+    additions = _additions(model, card)
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -248,13 +247,14 @@ def _page(repo: str) -> str:
     return f"{constants.ENDPOINT}/{repo}"
 
 
-def _additions(path: Path, card: Path | None) -> list[Any]:
+def _additions(model: str, card: Path | None) -> list[Any]:
     """The operations of a commit: weights, config.json and, where there is a card, README.md."""
     from huggingface_hub import CommitOperationAdd
 
-    from panini.checkpoints.io import FORMAT, load_tensors
+    from panini.checkpoints.io import FORMAT, load_tensors, resolve
 
     # Read as `load_model` will read it: what cannot be loaded is not worth an upload.
+    path = resolve(model)
     _, meta = load_tensors(path, kind="panini-net")
     config = json.dumps({"format": FORMAT} | meta, indent=2) + "\n"
     additions = [
