@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from panini.data import (
     DataConfig,
     FaceBatches,
+    Finisher,
+    Share,
     batches,
     draw_prior_faces,
     open_source,
@@ -23,7 +25,7 @@ from panini.data import (
 )
 from panini.data import SourceConfig as Source
 from panini.degradations import DegradationParams
-from panini.errors import DataError
+from panini.errors import CheckpointError, DataError
 from panini.images import to_uint8
 from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
 
@@ -88,7 +90,7 @@ def group(path: Path, kind: str = "shards", **fields) -> dict:
 
 def same(first, second) -> bool:
     return all(
-        torch.equal(x, y)
+        torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
         for part, other in zip(first, second, strict=True)
         for x, y in zip(part, other, strict=True)
     )
@@ -166,7 +168,7 @@ def to_key(image: torch.Tensor) -> bytes:
 
 def record_params(monkeypatch) -> list[DegradationParams]:
     """What `degrade` is called with from now on."""
-    from panini import data
+    from panini.data import batch as data
 
     calls: list[DegradationParams] = []
 
@@ -276,6 +278,197 @@ def test_an_unfinished_prior_folder_is_no_source(prior, tmp_path):
     drawing.close()
     with pytest.raises(DataError, match=r"expected images.npy and w.npy of `panini sample`"):
         open_source(Source(kind="prior", paths=[folder]))
+
+
+def test_processes_and_accumulated_batches_share_a_step(shard):
+    """What several see together is what one with as many more faces would see."""
+
+    def faces(count: int, share: Share, number: int) -> torch.Tensor:
+        return FaceBatches(config(group(shard, count=count)), seed=5, share=share)[number][0].lq
+
+    whole = faces(8, Share(), 1)
+    by_two = [faces(4, Share(rank=rank, world=2), 1) for rank in (0, 1)]
+    assert torch.equal(torch.cat(by_two), whole)
+    in_turn = [faces(4, Share(accumulate=2), number) for number in (2, 3)]
+    assert torch.equal(torch.cat(in_turn), whole)
+    both = [
+        faces(2, Share(rank=rank, world=2, accumulate=2), number)
+        for number in (2, 3)
+        for rank in (0, 1)
+    ]
+    assert torch.equal(torch.cat(both), whole)
+
+
+def test_a_curriculum_changes_the_mix_over_the_images(shard, monkeypatch):
+    calls = record_params(monkeypatch)
+    phases = [{"until": 8, "weights": (1.0, 0.0)}, {"until": 16, "weights": (0.0, 1.0)}]
+    strong = VARIED | {"low_side": (4, 4)}
+    fields = {"degradations": [MILD, strong], "degradation_weights": (1.0, 0.0)}
+    data = FaceBatches(config(group(shard), curriculum=phases, **fields), seed=0)
+    for step in range(6):
+        data[step]
+    sides = [round(128 / params.rate) for params in calls]
+    assert sides == [96] * 8 + [4] * 8 + [96] * 8
+    with pytest.raises(ValidationError, match="curriculum: expected phases in the order of until"):
+        config(group(shard), curriculum=phases[::-1], **fields)
+
+
+def test_faces_in_order_are_the_first_of_the_source(shard):
+    data = FaceBatches(config(group(shard, flip=False, gt_size=64)), seed=0, in_order=True)
+    shown = [to_key(image) for step in (0, 1) for image in data[step][0].gt]
+    faces = [to_key(torch.from_numpy(resize(face(i), 64)).permute(2, 0, 1)) for i in range(6)]
+    assert shown == [*faces, *faces[:2]]
+
+
+def test_colour_jitter_changes_truth_and_input_alike(shard):
+    fields = {"degradations": [MILD]}
+    plain = FaceBatches(config(group(shard, gt_size=128), **fields), seed=0)[0][0]
+    jittered = FaceBatches(config(group(shard, gt_size=128, colour_jitter=0.3), **fields), seed=0)
+    varied = jittered[0][0]
+    assert (to_float(varied.gt) - to_float(plain.gt)).abs().mean() > 0.02
+    assert (to_float(varied.lq) - to_float(varied.gt)).abs().mean() < 0.03
+
+
+# ----------------------------------------------------------------------------------------------
+# The training device
+
+
+@pytest.mark.parametrize("gt_size", [64, 128, 192])
+def test_the_device_degrades_as_the_workers_do(shard, gt_size):
+    quiet = VARIED | {"noise": (0.0, 0.0)}
+    found = {}
+    for where in ("worker", "device"):
+        data = config(group(shard, gt_size=gt_size), degradations=[quiet], degrade_on=where)
+        (raw,) = FaceBatches(data, seed=0)[0]
+        assert (raw.lq.numel() == 0) == (where == "device")
+        (part,) = Finisher(data, 0, "cpu")([raw], (0,))
+        assert part.lq.shape == (4, 3, 128, 128)
+        assert part.lq.dtype == torch.uint8
+        found[where] = to_float(part.lq)
+    # At its own size the face comes from a truth that was made smaller or larger before.
+    limit = 0.01 if gt_size == 128 else 0.03
+    assert (found["worker"] - found["device"]).abs().mean() < limit
+
+
+def test_noise_on_the_device_follows_from_the_key(shard):
+    data = config(group(shard), degrade_on="device")
+    raw = FaceBatches(data, seed=0)[0]
+    finish = Finisher(data, 0, "cpu")
+    assert same(finish(raw, (3, 0)), finish(raw, (3, 0)))
+    assert not same(finish(raw, (3, 0)), finish(raw, (4, 0)))
+
+
+@pytest.fixture(scope="module")
+def prior_file(prior, tmp_path_factory) -> Path:
+    from dataclasses import asdict
+
+    from panini.checkpoints import save_tensors
+
+    path = tmp_path_factory.mktemp("prior") / "prior.safetensors"
+    meta = {"config": asdict(prior.config)}
+    save_tensors(prior.state_dict(), path, kind="mobile-prior", meta=meta)
+    return path
+
+
+def test_a_live_prior_draws_the_faces_of_its_w(prior, prior_file):
+    data = config(group(prior_file, "prior_live", flip=False), group(prior_file, "prior_live"))
+    dataset, finish = FaceBatches(data, seed=0), Finisher(data, 0, "cpu")
+    assert dataset.faces == 0
+    part, other = finish(dataset[0], (0, 0, 0))
+    assert (part.lq.shape, part.gt.shape, part.w.shape) == (
+        (4, 3, 128, 128),
+        (4, 3, 64, 64),
+        (4, 8),
+    )
+    with torch.no_grad():
+        again = to_uint8(prior.synthesis(prior.broadcast(part.w)))
+    shown = part.gt.permute(0, 2, 3, 1).numpy()
+    assert np.abs(shown.astype(int) - np.stack(again)).max() <= 1
+    assert not torch.equal(part.gt, other.gt)
+    assert same(finish(dataset[0], (0, 0, 0)), [part, other])
+    assert not torch.equal(finish(dataset[1], (1, 0, 0))[0].gt, part.gt)
+
+
+def test_a_live_prior_can_come_out_of_a_network(prior, tmp_path):
+    from panini.checkpoints import save_model
+    from panini.data import load_live_prior
+    from panini.models.panini_net import PaniniNet
+
+    net = PaniniNet.named("tiny")
+    save_model(net, tmp_path / "net.safetensors", provenance={})
+    found = load_live_prior(tmp_path / "net.safetensors")
+    assert torch.equal(found.w_avg, net.prior.w_avg)
+    (tmp_path / "other.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"other\.safetensors"):
+        load_live_prior(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("where", ["worker", "device"])
+def test_super_resolution_only_reduces(shard, where):
+    data = config(group(shard, gt_size=192), task="sr16", degradations=[], lq_size=16)
+    data = data.model_copy(update={"degrade_on": where})
+    (part,) = Finisher(data, 0, "cpu")(FaceBatches(data, seed=0)[0], (0,))
+    assert part.lq.shape == (4, 3, 16, 16)
+    small = torch.nn.functional.interpolate(to_float(part.gt), (16, 16), mode="area")
+    assert (to_float(part.lq) - small).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"degradations": []}, "degradations: task mfr takes at least one, got 0"),
+        ({"task": "sr16"}, "degradations: task sr16 takes none, got 1"),
+    ],
+)
+def test_a_task_without_its_degradations_is_refused(shard, fields, message):
+    with pytest.raises(ValidationError, match=message):
+        config(group(shard), **fields)
+
+
+# ----------------------------------------------------------------------------------------------
+# Damaged faces
+
+
+@pytest.fixture
+def half_broken(tmp_path) -> Path:
+    members = {f"{index}.png": png(face(index)) for index in range(3)}
+    return write_shard(tmp_path / "s.tar", members | {"bad.png": b"garbage", "worse.png": b""})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("decoded_mb", [0, 10])
+def test_damaged_faces_are_passed_over_and_named(half_broken, workers, decoded_mb):
+    parts = group(half_broken, count=16)
+    parts["source"]["decoded_mb"] = decoded_mb
+    data = FaceBatches(config(parts, num_workers=workers), seed=0)
+    (part,) = next(batches(data, 0, 1))
+    assert part.gt.shape == (16, 3, 64, 64)
+    reasons = {reason.partition(": not a readable image")[0] for reason in part.skipped}
+    assert reasons == {f"{half_broken}:bad.png", f"{half_broken}:worse.png"}
+
+
+def test_a_source_of_damaged_faces_alone_is_given_up(tmp_path):
+    shard = write_shard(tmp_path / "s.tar", {"bad.png": b"garbage"})
+    with pytest.raises(DataError, match=r"50 faces in a row cannot be read, the last: .*bad\.png"):
+        FaceBatches(config(group(shard)), seed=0)[0]
+
+
+def test_decoded_shards_give_the_same_faces(shard):
+    def batch(decoded_mb: int, workers: int):
+        parts = group(shard)
+        parts["source"]["decoded_mb"] = decoded_mb
+        data = FaceBatches(config(parts, num_workers=workers), seed=0)
+        return data[0], data.sources[0]
+
+    plain, source = batch(0, 0)
+    assert source.decoded is None
+    for workers in (0, 2):
+        kept, source = batch(1, workers)
+        assert len(source.decoded) == 6
+        assert same(plain, kept)
+    parts = group(shard)
+    with pytest.raises(ValidationError, match="decoded_mb"):
+        config({**parts, "source": parts["source"] | {"decoded_mb": -1}})
 
 
 @pytest.mark.parametrize("kind", ["shards", "folder", "prior"])

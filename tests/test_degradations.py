@@ -21,12 +21,12 @@ from panini.degradations import (
     SAMPLERS,
     DegradationParams,
     DegradationRange,
-    _quantisation_tables,
     bilinear_antialias,
     degrade,
     degrade_batch,
     downscale16,
 )
+from panini.degradations.batched import _quantisation_tables
 from panini.errors import ConfigError
 
 

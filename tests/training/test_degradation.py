@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from panini.checkpoints import load_tensors
 from panini.data import to_float
-from panini.errors import ConfigError
 from panini.losses import info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.training.degradation import (
@@ -155,13 +155,39 @@ def test_crops_are_what_is_contrasted(kit, recipe):
     assert shapes == [(4, 3, 32, 32)]
 
 
+def test_two_crops_of_one_face_are_dasrs_pairs(kit, recipe):
+    stage = DegradationStage(recipe(pairs="dasr", crop=32, count=3))
+    batch = kit.batch(stage)
+    query, key = stage._views(batch, 0)
+    assert query.shape == key.shape == (3, 3, 32, 32)
+    whole = to_float(batch[0].lq)
+    for views in (query, key):
+        places = whole.unfold(2, 32, 8).unfold(3, 32, 8).permute(0, 2, 3, 1, 4, 5)
+        for view, face in zip(views, places, strict=True):
+            assert (face == view).all(dim=(-1, -2, -3)).any()
+    assert not torch.equal(query, key)
+    assert stage.step(batch, 0, 0)["info_nce"] > 0
+
+
+def test_held_out_pairs_are_told_apart_without_learning(kit, recipe):
+    stage = DegradationStage(recipe())
+    before = kit.copy_of(stage.contrast) | kit.copy_of(stage.encoder)
+    figures = stage.validate(kit.batch(stage, paired=True))
+    assert next(iter(figures)) == "info_nce"
+    assert not kit.changed(stage.encoder, kit.copy_of(stage.encoder))
+    after = kit.copy_of(stage.contrast) | kit.copy_of(stage.encoder)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert stage.encoder.training
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"count": 3}, "data.groups: pairs need even counts, got 3"),
         ({"crop": 256}, "crop: 256 px do not fit faces of 128 px"),
+        ({"pairs": "dasr"}, "crop: pairs dasr need the side of their patches"),
     ],
 )
 def test_recipes_that_make_no_pairs_are_refused(recipe, changes, message):
-    with pytest.raises(ConfigError, match=message):
-        train(recipe(**changes))
+    with pytest.raises(ValidationError, match=message):
+        recipe(**changes)

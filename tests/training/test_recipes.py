@@ -33,14 +33,39 @@ def test_every_stage_has_a_recipe():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_recipe_fits_its_stage(path):
     recipe = load(path)
-    assert recipe.device == "cpu"
-    assert len(recipe.data.degradation_weights) == len(recipe.data.degradations)
+    assert recipe.device == "auto"
+    if recipe.data.task == "mfr":
+        assert len(recipe.data.degradation_weights) == len(recipe.data.degradations)
     for entry in recipe.data.degradations:
         entry.build(recipe.data.lq_size)
     if isinstance(recipe, WarmupRunConfig):
         assert named_config(recipe.size).in_size == recipe.data.lq_size
-    if isinstance(recipe, DegradationRunConfig):
-        assert all(group.count % 2 == 0 for group in recipe.data.groups)
+    if isinstance(recipe, RestorationRunConfig) and recipe.start is not None:
+        assert named_config(recipe.start.size).in_size == recipe.data.lq_size
+        assert named_config(recipe.start.size).task == recipe.data.task
+
+
+def test_papers_recipes_are_the_papers():
+    """Fine-tuning as the paper and its authors' configuration tell it; nothing of ours is on."""
+    for name, size in (("paper-mfr", "mfr-1024"), ("paper-sr16", "sr16-1024")):
+        recipe = load(CONFIGS / "restoration" / f"{name}.yaml")
+        assert isinstance(recipe, RestorationRunConfig)
+        assert recipe.start is not None
+        assert recipe.start.size == size
+        assert recipe.images == 600_000 * recipe.data.batch
+        assert recipe.data.batch == 8
+        assert (recipe.learning_rate, recipe.betas) == (1e-4, (0.9, 0.99))
+        assert (recipe.schedule, recipe.warmup_images, recipe.final_rate) == ("cosine", 0, 1e-3)
+        assert recipe.l1_weight == 1.0
+        assert (recipe.perceptual.kind, recipe.perceptual.weight) == ("vgg", 1e-2)
+        assert recipe.adversarial is not None
+        assert (recipe.adversarial.weight, recipe.adversarial.learning_rate) == (1e-2, 1e-4)
+        assert recipe.adversarial.patch == recipe.adversarial.scale == recipe.patch == 1024
+        assert recipe.train_prior == recipe.mask_rate == 1.0
+        assert (recipe.window, recipe.phases, recipe.data.curriculum) == (64, (), ())
+        assert recipe.adversarial.r1_weight == recipe.ema_half_life == 0
+        assert recipe.clip_norm == recipe.adversarial.clip_norm == float("inf")
+        assert recipe.identity is recipe.feature_adversarial is None
 
 
 def test_each_stage_reads_what_the_one_before_it_writes():

@@ -21,13 +21,10 @@ from panini.training.restoration import (
     PerceptualConfig,
     RestorationRunConfig,
     RestorationStage,
-    crop_pair,
-    draw_window,
     train,
-    view,
-    view_side,
 )
-from panini.training.run import STATE, WEIGHTS, fit
+from panini.training.run import WEIGHTS, fit
+from panini.training.views import crop_pair, draw_window, view, view_side
 
 ADVERSARIAL = {"scale": 128, "patch": 32, "max_channels": 8, "r1_weight": 1.0, "r1_every": 2}
 
@@ -65,11 +62,11 @@ def test_resumed_run_is_the_uninterrupted_one(kit, recipe, changes):
 def test_a_run_trains_encoder_and_fusion_and_leaves_the_average(kit, recipe):
     config = recipe(images=8, adversarial=ADVERSARIAL)
     stage = RestorationStage(config)
-    before, critic = kit.copy_of(stage.net), kit.copy_of(stage.discriminator)
+    before, critic = kit.copy_of(stage.net), kit.copy_of(stage.modules["discriminator"])
     fit(stage, config)
     changed = {name.split(".")[0] for name in kit.changed(stage.net, before)}
     assert changed == {"encoder", "fusion"}
-    assert kit.changed(stage.discriminator, critic) == set(critic)
+    assert kit.changed(stage.modules["discriminator"], critic) == set(critic)
     assert not kit.changed(load_model(config.out / WEIGHTS), kit.copy_of(stage.ema))
     _, meta = load_tensors(config.out / WEIGHTS, kind="panini-net")
     assert meta["provenance"] == {"init": "tiny.safetensors", "restoration_images": 8}
@@ -143,7 +140,7 @@ def test_the_discriminators_gradients_are_its_own(kit, recipe):
     """The generator's loss must not leave gradients in the discriminator, nor freeze it."""
     stage = RestorationStage(recipe(adversarial=ADVERSARIAL))
     stage.step(kit.batch(stage), 1, 0)
-    assert all(p.requires_grad for p in stage.discriminator.parameters())
+    assert all(p.requires_grad for p in stage.modules["discriminator"].parameters())
     rates = {name: opt.param_groups[0]["initial_lr"] for name, opt in stage.optimizers.items()}
     assert rates["discriminator"] == pytest.approx(2e-4)
 
@@ -151,14 +148,14 @@ def test_the_discriminators_gradients_are_its_own(kit, recipe):
 def test_a_loss_that_is_not_finite_leaves_the_last_state(kit, recipe):
     config = recipe(images=4)
     fit(RestorationStage(config), config)
-    before = (config.out / STATE).read_bytes()
+    before = kit.state(config)
     longer = recipe(images=12)
     stage = RestorationStage(longer)
     inner = stage.perceptual.forward
     stage.perceptual.forward = lambda *images: inner(*images) * torch.nan
     with pytest.raises(TrainingError, match="not finite"):
         fit(stage, longer)
-    assert (config.out / STATE).read_bytes() == before
+    assert kit.state(config)["meta"] == before["meta"]
     assert all(torch.isfinite(value).all() for value in stage.net.state_dict().values())
 
 

@@ -5,27 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from panini.errors import ConfigError, TrainingError
+from panini.checkpoints import save_tensors
+from panini.errors import ConfigError, MissingExtraError, TrainingError
 from panini.models.panini_net import PaniniNet
-from panini.training import run
-from panini.training.run import (
-    STATE,
-    RunConfig,
-    Stage,
-    autocast,
-    check_lq_size,
-    fit,
-    freeze,
-    optimizer,
-    trainable,
-    update,
-    update_ema,
-)
+from panini.training.checkpointing import FOLDER, KIND, Checkpoints
+from panini.training.log import Log
+from panini.training.network import check_lq_size, freeze, trainable, update_ema
+from panini.training.run import Engine, RunConfig, Stage, fit
 
 
 class OneNumber(Stage):
@@ -33,21 +26,36 @@ class OneNumber(Stage):
 
     def __init__(self, config: RunConfig, size: int = 1) -> None:
         self.config = config
+        self.engine = Engine(config)
         self.net = nn.Linear(size, 1, bias=False)
         nn.init.zeros_(self.net.weight)
         self.modules = {"net": self.net}
-        self.optimizers = {"net": optimizer(config, (list(self.net.parameters()), 2.0))}
+        self.engine.add_optimizer("net", (list(self.net.parameters()), 2.0))
         self.seen: list[tuple[int, int, float]] = []
         self.target = 3.0
 
     def step(self, batch, step, nimg):
         loss = (self.net.weight - self.target).square().sum()
         self.seen.append((step, nimg, self.optimizers["net"].param_groups[0]["lr"]))
-        update(self.optimizers["net"], loss, self.config.clip_norm)
+        self.engine.update("net", loss)
         return {"loss": loss.detach(), "step": torch.tensor(float(step))}
 
     def save(self, folder, nimg):
+        folder.mkdir(exist_ok=True)
         (folder / "weights").write_text(str(nimg))
+
+    def validate(self, batch):
+        assert sum(len(part.gt) for part in batch) == self.config.validation.batch
+        return {"distance": (self.net.weight - self.nearest).abs().sum()}
+
+    nearest = 0.15
+
+    def pictures(self, batch):
+        return [batch[0].gt.float() / 127.5 - 1]
+
+
+def newest(config):
+    return Checkpoints(config.out, 1).all()[-1]
 
 
 @pytest.fixture
@@ -63,14 +71,14 @@ def test_resumed_run_is_the_uninterrupted_one(kit, recipe):
     kit.check_resume(OneNumber, recipe)
 
 
-def test_a_finished_run_stays_as_it_is(recipe):
+def test_a_finished_run_stays_as_it_is(kit, recipe):
     config = recipe()
-    fit(OneNumber(config), config)
-    before = torch.load(config.out / STATE, weights_only=True)
+    assert fit(OneNumber(config), config)
+    before = kit.state(config)
     again = OneNumber(config)
-    fit(again, config)
+    assert fit(again, config)
     assert again.seen == []
-    assert torch.equal(again.net.weight, before["modules"]["net"]["weight"])
+    assert torch.equal(again.net.weight, before["tensors"]["module/net/weight"])
     assert (config.out / "weights").read_text() == "8"
 
 
@@ -122,58 +130,161 @@ def test_figures_are_logged_as_means_since_the_last_line(recipe, caplog):
     assert "8/8 images" in caplog.text
 
 
-def test_rare_log_lines_average_over_all_steps(recipe, monkeypatch):
-    config = recipe(images=8, log_every_s=2.5)
-    clock = iter(range(1000))
-    # Each look at the clock is a second later: the log looks once a step.
-    monkeypatch.setattr(run.time, "monotonic", lambda: float(next(clock)))
-    log = run._Log(config.out / "stats.jsonl", config.log_every_s, config.images)
+def test_rare_log_lines_average_over_all_steps(recipe):
+    config = recipe(log_every_s=1000.0)
     config.out.mkdir()
+    log = Log(config, Engine(config), 0)
     for step, value in enumerate((1.0, 2.0, 6.0)):
+        log.since -= 500.0
         log.add({"loss": torch.tensor(value)}, 2 * step + 2)
     (line,) = (config.out / "stats.jsonl").read_text().splitlines()
-    assert json.loads(line)["loss"] == pytest.approx(3.0)
+    line = json.loads(line)
+    assert line["loss"] == pytest.approx(1.5)
+    assert line["nimg"] == 4
+    assert {"images_per_s", "data_wait", "peak_memory_mb", "seconds_a_step"} <= line.keys()
+
+
+def test_a_log_line_tells_where_the_time_goes(recipe):
+    config = recipe(log_every_s=-1.0)
+    fit(OneNumber(config), config)
+    line = json.loads((config.out / "stats.jsonl").read_text().splitlines()[-1])
+    assert line["seconds_a_step"].keys() == {"data", "degrade", "backward", "optimizer"}
+    assert 0 <= line["data_wait"] <= 1
+    assert line["peak_memory_mb"] > 50
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_last_state_whole(recipe):
     config = recipe()
     fit(OneNumber(config), config)
-    before = (config.out / STATE).read_bytes()
+    before = newest(config).read_bytes()
     longer = recipe(images=16)
     stage = OneNumber(longer)
     stage.target = math.nan
-    with pytest.raises(TrainingError, match=r"loss is nan and its gradient not finite.*run again"):
+    with pytest.raises(TrainingError, match=r"loss or its gradient is not finite.*run again"):
         fit(stage, longer)
-    assert (config.out / STATE).read_bytes() == before
+    assert newest(config).read_bytes() == before
     assert torch.isfinite(stage.net.weight).all()
 
 
-def test_a_full_disk_leaves_the_state_before_it(recipe, monkeypatch):
+# ----------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+def test_the_newest_checkpoints_and_the_best_stay(recipe, shard):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 2, "count": 4}
+    config = recipe(images=20, validation=validation, keep=2, warmup_images=0)
+    stage = OneNumber(config)
+    stage.nearest = 0.9
+    fit(stage, config)
+    lines = [json.loads(line) for line in (config.out / "stats.jsonl").read_text().splitlines()]
+    looks = {line["nimg"]: line["validation_distance"] for line in lines if len(line) == 2}
+    assert sorted(looks) == list(range(2, 21, 2))
+    best = min(looks, key=looks.__getitem__)
+    assert best < 16
+    kept = [int(path.stem) for path in Checkpoints(config.out, 2).all()]
+    assert kept == [best, 18, 20]
+    assert (config.out / "best" / "weights").read_text() == str(best)
+    assert (config.out / "weights").read_text() == "20"
+
+
+def test_what_is_the_best_survives_a_stop(kit, recipe, shard):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 2, "count": 4}
+    config = recipe(images=8, validation=validation, warmup_images=0)
+    fit(OneNumber(config), config)
+    first = kit.state(config)["meta"]["progress"]
+    longer = recipe(images=12, validation=validation, warmup_images=0)
+    fit(OneNumber(longer), longer)
+    second = kit.state(longer)["meta"]["progress"]
+    assert first["best_nimg"] == second["best_nimg"] == 2
+    assert second["best"] == first["best"]
+
+
+def test_a_sheet_shows_the_validation_faces(recipe, shard):
+    from PIL import Image
+
+    source = {"kind": "shards", "paths": [shard]}
+    validation = {"source": source, "every": 4, "count": 4, "batch": 2, "sheet": 3, "gt_size": 64}
+    config = recipe(images=8, validation=validation)
+    fit(OneNumber(config), config)
+    names = sorted(path.name for path in (config.out / "samples").iterdir())
+    assert names == ["0000000004.png", "0000000008.png"]
+    with Image.open(config.out / "samples" / names[0]) as sheet:
+        assert sheet.size == (64, 3 * 64)
+        assert np.asarray(sheet).std() > 10
+
+
+def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(kit, recipe):
+    whole = recipe("whole")
+    assert fit(OneNumber(whole), whole)
+    config = recipe(max_seconds=1000.0)
+    stage = OneNumber(config)
+    inner = stage.step
+
+    def slow(batch, step, nimg):
+        if step == 1:
+            stage.engine.started -= 1000.0
+        return inner(batch, step, nimg)
+
+    stage.step = slow
+    assert not fit(stage, config)
+    assert kit.state(config)["meta"]["progress"]["step"] == 2
+    assert fit(OneNumber(config), config)
+    found, expected = kit.state(config), kit.state(whole)
+    assert torch.equal(
+        found["tensors"]["module/net/weight"], expected["tensors"]["module/net/weight"]
+    )
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(27, "Too big")])
+def test_a_full_disk_leaves_the_state_before_it(recipe, monkeypatch, error):
     config = recipe()
     fit(OneNumber(config), config)
-    before = (config.out / STATE).read_bytes()
+    before = newest(config).read_bytes()
 
-    def full(_state, path):
+    def full(_state, path, **_):
         path.write_bytes(b"half")
-        raise OSError("No space left on device")
+        raise error
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr("panini.checkpoints.io.save_file", full)
     longer = recipe(images=16)
     with pytest.raises(
-        TrainingError, match=r"cannot be written.*the checkpoint before it is whole"
+        TrainingError,
+        match=r"0000000016\.safetensors: cannot be written.*0000000008\.safetensors before it is "
+        r"whole: make room",
     ):
         fit(OneNumber(longer), longer)
-    assert (config.out / STATE).read_bytes() == before
-    assert sorted(path.name for path in config.out.iterdir()) == [STATE, "weights"]
+    assert newest(config).read_bytes() == before
+    assert [path.name for path in (config.out / FOLDER).iterdir()] == [newest(config).name]
+
+
+def test_a_log_that_cannot_be_written_stops_the_run_with_a_word(recipe, monkeypatch):
+    config = recipe(log_every_s=-1.0)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Log, "write", full)
+    with pytest.raises(TrainingError, match=r"run: cannot be written \(No space left on device\)"):
+        fit(OneNumber(config), config)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(recipe):
+    config = recipe()
+    (config.out / FOLDER).mkdir(parents=True)
+    half = config.out / FOLDER / ".0000000002.safetensors.abc"
+    half.write_bytes(b"half")
+    fit(OneNumber(config), config)
+    assert not half.exists()
 
 
 def refused(stage: Stage, config: RunConfig) -> None:
+    path = newest(config)
     with pytest.raises(TrainingError) as caught:
         fit(stage, config)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(f"{config.out / STATE}: not a state of this configuration (")
-    assert message.endswith("choose another `out`, or remove it to start again")
+    assert message.startswith(f"{path}: not a state of this configuration (")
+    assert message.endswith("or remove it to go on from the checkpoint before it")
 
 
 def test_a_state_of_another_configuration_is_refused(recipe):
@@ -184,44 +295,119 @@ def test_a_state_of_another_configuration_is_refused(recipe):
     stage.modules["other"] = nn.Linear(1, 1)
     refused(stage, config)
     stage = OneNumber(config)
-    stage.optimizers["net"] = optimizer(config, ([], 1.0), (list(stage.net.parameters()), 1.0))
+    stage.engine.add_optimizer("net", ([], 1.0), (list(stage.net.parameters()), 1.0))
     refused(stage, config)
 
 
-@pytest.mark.parametrize("cut", [0, 20, -100])
-def test_a_damaged_state_is_refused(recipe, cut):
+def test_a_damaged_state_is_refused(recipe):
     config = recipe()
     fit(OneNumber(config), config)
-    path = config.out / STATE
-    path.write_bytes(path.read_bytes()[:cut])
+    path = newest(config)
+    whole = path.read_bytes()
+    for content in (b"", whole[:20], whole[:-10], b"not a state at all"):
+        path.write_bytes(content)
+        refused(OneNumber(config), config)
+    save_tensors({"x": torch.zeros(1)}, path, kind=KIND, meta={})
     refused(OneNumber(config), config)
-    path.write_bytes(b"not a state at all")
-    refused(OneNumber(config), config)
-    torch.save([1, 2, 3], path)
+    save_tensors({"x": torch.zeros(1)}, path, kind="panini-net", meta={})
     refused(OneNumber(config), config)
 
 
-def test_a_state_with_code_in_it_is_not_executed(recipe, tmp_path):
-    config = recipe()
-    config.out.mkdir()
-    mark = tmp_path / "executed"
-    torch.save({"modules": Bomb(mark)}, config.out / STATE)
-    refused(OneNumber(config), config)
-    assert not mark.exists()
+# ----------------------------------------------------------------------------------------------
+# The engine
 
 
-class Bomb:
-    def __init__(self, mark) -> None:
-        self.mark = mark
+def test_accumulated_batches_are_one_large_batch(recipe):
+    """The mean gradient of two batches, one step, and no step in between."""
 
-    def __reduce__(self):
-        return (type(self.mark).touch, (self.mark,))
+    def after_a_step(accumulate: int) -> torch.Tensor:
+        engine = Engine(recipe(accumulate=accumulate))
+        weight = nn.Parameter(torch.zeros(2))
+        engine.add_optimizer("net", ([weight], 1.0))
+        for micro in range(accumulate):
+            engine.begin(0, micro)
+            rows = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+            rows = rows if accumulate == 1 else 2 * rows[micro]
+            norm = engine.update("net", (rows * weight).sum(), clip_norm=1e9)
+            assert engine.stepping == (micro + 1 == accumulate)
+        assert norm.item() == pytest.approx(10**0.5)
+        return weight.data
+
+    assert torch.equal(after_a_step(1), after_a_step(2))
+
+
+def test_losses_add_up_before_a_step(recipe):
+    engine = Engine(recipe())
+    weight = nn.Parameter(torch.zeros(2))
+    engine.add_optimizer("net", ([weight], 1.0))
+    engine.begin(0)
+    engine.backward("net", 3 * weight[0])
+    engine.backward("net", 4 * weight[1])
+    assert engine.step("net").item() == pytest.approx(5)
+    assert weight.grad is None
+
+
+def test_half_precision_scales_its_loss_and_passes_over_what_overflows(recipe):
+    engine = Engine(recipe(precision="float16"))
+    weight = nn.Parameter(torch.zeros(1))
+    engine.add_optimizer("net", ([weight], 1.0))
+    scaler = engine.scalers["net"]
+    first = scaler.get_scale()
+    engine.begin(0)
+    engine.update("net", weight.sum() * math.inf)
+    assert weight.item() == 0
+    assert scaler.get_scale() == first / 2
+    engine.check()
+    engine.update("net", weight.sum())
+    assert weight.item() < 0
+    for _ in range(40):
+        engine.update("net", weight.sum() * math.inf)
+    with pytest.raises(TrainingError, match="not finite"):
+        engine.check()
+
+
+def test_a_grad_scaler_is_resumed(kit, recipe):
+    config = recipe(precision="float16")
+    stage = OneNumber(config)
+    stage.engine.scalers["net"].scale(torch.ones(1))  # it begins when it is first used
+    stage.engine.scalers["net"].update(8.0)
+    fit(stage, config)
+    assert kit.state(config)["meta"]["scalers"]["net"]["scale"] == 8.0
+    again = OneNumber(config)
+    fit(again, config)
+    assert again.engine.scalers["net"].get_scale() == 8.0
+
+
+def test_every_step_has_torchs_random_numbers_of_its_own(recipe):
+    engine = Engine(recipe())
+    engine.begin(3)
+    first = torch.rand(1)
+    torch.manual_seed(999)
+    engine.begin(3)
+    assert torch.equal(torch.rand(1), first)
+    engine.begin(4)
+    assert not torch.equal(torch.rand(1), first)
+
+
+def test_a_device_that_is_not_there_is_refused(recipe):
+    if torch.cuda.is_available():
+        pytest.skip("there is one here")
+    with pytest.raises(ConfigError, match="device: device cuda: not available here"):
+        Engine(recipe(device="cuda"))
+
+
+def test_without_accelerate_the_line_that_installs_it_is_told(recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingExtraError, match=r"training needs the extra train"):
+        Engine(recipe())
 
 
 def test_update_clips_the_gradient(recipe):
+    engine = Engine(recipe())
     weight = nn.Parameter(torch.zeros(4))
-    sgd = torch.optim.SGD([weight], lr=1.0)
-    norm = update(sgd, (weight * torch.tensor([3.0, 0.0, 4.0, 0.0])).sum(), clip_norm=1.0)
+    engine.optimizers["net"] = torch.optim.SGD([weight], lr=1.0)
+    engine.scalers["net"] = torch.amp.GradScaler("cpu", enabled=False)
+    norm = engine.update("net", (weight * torch.tensor([3.0, 0.0, 4.0, 0.0])).sum(), clip_norm=1.0)
     assert norm.item() == pytest.approx(5)
     torch.testing.assert_close(weight.data, torch.tensor([-0.6, 0.0, -0.8, 0.0]), atol=1e-5, rtol=0)
 
@@ -239,9 +425,9 @@ def test_average_halves_a_weights_share_in_its_half_life():
 
 def test_autocast_is_what_the_recipe_says(recipe):
     layer, x = nn.Linear(2, 2), torch.ones(1, 2)
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        with autocast(recipe(precision=precision)):
-            assert layer(x).dtype == dtype
+    for precision in ("float32", "bfloat16", "float16"):
+        with Engine(recipe(precision=precision)).autocast():
+            assert layer(x).dtype == getattr(torch, precision)
 
 
 def test_prior_and_degradation_encoder_are_frozen_and_masks_stand_apart():

@@ -8,16 +8,9 @@ import torch
 from panini.checkpoints import load_model, load_prior, load_tensors, save_tensors
 from panini.errors import ConfigError
 from panini.models.degradation_encoder import DegradationEncoder
+from panini.training.network import build_network, prior_features, start_from_prior
 from panini.training.run import WEIGHTS, fit
-from panini.training.warmup import (
-    LatentSpace,
-    WarmupRunConfig,
-    WarmupStage,
-    build_network,
-    prior_features,
-    start_from_prior,
-    train,
-)
+from panini.training.warmup import LatentSpace, WarmupRunConfig, WarmupStage, train
 
 
 @pytest.fixture
@@ -54,16 +47,24 @@ def test_a_run_trains_encoder_and_fusion_and_leaves_the_average(kit, recipe):
     assert meta["provenance"] == {"warmup_images": 6}
 
 
+def test_a_live_prior_teaches_without_files(kit, recipe, prior):
+    source = {"kind": "prior_live", "paths": [prior]}
+    group = {"source": source, "count": 2, "gt_size": 64, "flip": False}
+    config = recipe(data=kit.data(group), images=4)
+    train(config)
+    assert kit.state(config)["meta"]["progress"]["nimg"] == 4
+
+
 def test_losses_fall_on_a_batch_seen_again(kit, recipe):
     stage = WarmupStage(recipe())
     batch = kit.batch(stage)
-    figures = [stage.step(batch, step, 0) for step in range(20)]
+    figures = [stage.step(batch, step, 0) for step in range(40)]
     for name in ("latent", "image", "fused"):
         assert figures[-1][name] < 0.9 * figures[0][name], name
 
 
 def test_network_starts_with_the_priors_weights_and_statistics(recipe, prior, encoder_weights):
-    net = build_network(recipe())
+    net = build_network(recipe().start, 0)
     theirs = load_prior(prior)
     for name, value in theirs.state_dict().items():
         assert torch.equal(net.prior.state_dict()[name], value), name
@@ -85,14 +86,14 @@ def test_network_starts_with_the_priors_weights_and_statistics(recipe, prior, en
 
 def test_building_is_repeatable(recipe):
     torch.manual_seed(999)
-    first = build_network(recipe())
-    second = build_network(recipe())
+    first = build_network(recipe().start, 0)
+    second = build_network(recipe().start, 0)
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 
 def test_start_from_prior_draws_from_its_own_generator(recipe):
-    net = build_network(recipe())
+    net = build_network(recipe().start, 0)
     before = torch.get_rng_state()
     start_from_prior(net, num_samples=8, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
@@ -149,7 +150,9 @@ def test_masks_learn_at_their_own_rate(recipe):
 def test_groups_without_w_are_refused(recipe, shard_group, prior_group, kit):
     for group in (shard_group, prior_group | {"flip": True}):
         config = recipe(data=kit.data(group))
-        with pytest.raises(ConfigError, match="its groups need kind: prior and flip: false"):
+        with pytest.raises(
+            ConfigError, match="its groups need kind: prior or prior_live, and flip: false"
+        ):
             train(config)
 
 

@@ -1,11 +1,13 @@
-"""`panini train STAGE --config FILE`: the three stages."""
+"""`panini train STAGE --config FILE`: the stages."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
@@ -26,33 +28,45 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(help="Print the resolved recipe and what it will need, and stop."),
+    ] = False,
 ) -> None:
     """Train one stage. To resume a run, give the same command again.
 
     degradation: the degradation encoder, by momentum contrast. warmup: latents, features and
     masks on faces of the prior. restoration: the whole, with L1, perceptual and adversarial loss.
+
+    On several GPUs: accelerate launch -m panini.cli.main train STAGE --config FILE
     """
     from panini.config import load_config
     from panini.runtime import keep_memory
-    from panini.training import degradation, restoration, warmup
 
-    schemas = {
-        StageName.DEGRADATION: degradation.DegradationRunConfig,
-        StageName.WARMUP: warmup.WarmupRunConfig,
-        StageName.RESTORATION: restoration.RestorationRunConfig,
-    }
-    resolved = load_config(config, schemas[stage], set_)
+    schema, run = _stage(stage)
+    resolved = load_config(config, schema, set_)
     if dry_run:
-        typer.echo(resolved.model_dump_json(indent=2))
+        from panini.training.estimate import estimate
+
+        recipe = resolved.model_dump(mode="json")
+        typer.echo(json.dumps({"recipe": recipe, "estimate": estimate(resolved)}, indent=2))
         return
     handler = RichHandler(show_path=False, markup=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     keep_memory()
-    if isinstance(resolved, degradation.DegradationRunConfig):
-        degradation.train(resolved)
-    elif isinstance(resolved, warmup.WarmupRunConfig):
-        warmup.train(resolved)
-    else:
-        restoration.train(resolved)
-    typer.echo(f"weights and log in {resolved.out}")
+    done = run(resolved)
+    if int(os.environ.get("RANK", "0")) == 0:
+        state = "weights and log" if done else "not at its end, go on with the same command: run"
+        typer.echo(f"{state} in {resolved.out}")
+
+
+def _stage(name: StageName) -> tuple[Any, Any]:
+    """A stage's recipe and what runs it."""
+    from panini.training import degradation, restoration, warmup
+
+    stages = {
+        StageName.DEGRADATION: (degradation.DegradationRunConfig, degradation.train),
+        StageName.WARMUP: (warmup.WarmupRunConfig, warmup.train),
+        StageName.RESTORATION: (restoration.RestorationRunConfig, restoration.train),
+    }
+    return stages[name]

@@ -1,7 +1,8 @@
 """Stage 1, UDRL: pre-train the degradation encoder by momentum contrast (Fig. 2, Eq. 4).
 
 Query and key are *different* faces under the *same* degradation, so the encoder has nothing to
-gain from content.
+gain from content. `pairs: dasr` takes two patches of *one* face instead, as DASR does and the
+paper argues against.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from panini.checkpoints import save_tensors
-from panini.data import FaceBatches, GroupBatch, to_float
-from panini.errors import ConfigError
+from panini.data import FaceBatches, Finisher, GroupBatch, to_float
 from panini.losses import info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
-from panini.training.run import RunConfig, Stage, autocast, fit, optimizer, update
+from panini.training.run import Engine, RunConfig, Stage, fit
 
 WEIGHTS = "degradation_encoder.safetensors"
 
@@ -28,6 +29,8 @@ WEIGHTS = "degradation_encoder.safetensors"
 class DegradationRunConfig(RunConfig):
     """Recipe of stage 1."""
 
+    pairs: Literal["udrl", "dasr"] = "udrl"
+    """"udrl": different faces under one degradation; "dasr": two crops of one degraded face."""
     kind: Kind = "mobile"
     """Kind of the degradation encoder, see `DegradationEncoderConfig`."""
     queue_size: int = Field(default=8192, gt=0)
@@ -40,6 +43,17 @@ class DegradationRunConfig(RunConfig):
     """Faces on which v_DR is scaled at the end (mobile kind); 0 = leave it as it is."""
     crop: int | None = None
     """Contrast random crops of this side instead of whole faces: cheaper; None = whole."""
+
+    @model_validator(mode="after")
+    def _makes_pairs(self) -> Self:
+        odd = [group.count for group in self.data.groups if group.count % 2]
+        if odd and self.pairs == "udrl":
+            raise ValueError(f"data.groups: pairs need even counts, got {odd[0]}")
+        if self.crop and self.crop > self.data.lq_size:
+            raise ValueError(f"crop: {self.crop} px do not fit faces of {self.data.lq_size} px")
+        if self.pairs == "dasr" and not self.crop:
+            raise ValueError("crop: pairs dasr need the side of their patches")
+        return self
 
 
 class _Contrast(torch.nn.Module):
@@ -65,9 +79,10 @@ class _Contrast(torch.nn.Module):
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Replace the oldest keys, first in first out."""
-        places = (int(self.pointer) + torch.arange(len(keys))) % len(self.queue)
+        # On the device throughout: reading the pointer would make the host wait.
+        places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[places] = keys
-        self.pointer.fill_((int(self.pointer) + len(keys)) % len(self.queue))
+        self.pointer.add_(len(keys)).remainder_(len(self.queue))
 
 
 class DegradationStage(Stage):
@@ -75,32 +90,69 @@ class DegradationStage(Stage):
 
     def __init__(self, config: DegradationRunConfig) -> None:
         self.config = config
+        self.engine = Engine(config)
         torch.manual_seed(config.seed)
-        self.encoder = DegradationEncoder(DegradationEncoderConfig(kind=config.kind))
-        self.encoder.to(config.device).train()
-        self.contrast = _Contrast(self.encoder, config.queue_size, config.seed).to(config.device)
+        self.encoder = DegradationEncoder(DegradationEncoderConfig(kind=config.kind)).train()
+        self.contrast = _Contrast(self.encoder, config.queue_size, config.seed)
+        self.engine.place(self.encoder)
+        self.contrast.to(self.engine.device)
         self.modules = {"encoder": self.encoder, "contrast": self.contrast}
-        self.optimizers = {"encoder": optimizer(config, (list(self.encoder.parameters()), 1.0))}
+        self.engine.add_optimizer("encoder", (list(self.encoder.parameters()), 1.0))
 
     def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
         """One step on pairs: faces 2k and 2k+1 share their degradation."""
-        lq = to_float(torch.cat([group.lq for group in batch]))
-        if self.config.crop:
-            lq = _crop(lq, self.config.crop, torch.Generator().manual_seed(step))
-        with autocast(self.config):
-            query = F.normalize(self.encoder.project(self.encoder(lq[0::2])).float(), dim=1)
-            with torch.no_grad():
-                self.contrast.follow(self.encoder, self.config.momentum)
-                # Shuffled, so that batch statistics cannot give the pairs away.
-                order = torch.randperm(len(query), generator=torch.Generator().manual_seed(step))
-                keys = self.contrast.encoder
-                key = F.normalize(keys.project(keys(lq[1::2][order])).float(), dim=1)
-                key = key[order.argsort()]
-        loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
-        update(self.optimizers["encoder"], loss, self.config.clip_norm)
-        rank = (query @ self.contrast.queue.T > (query * key).sum(1, keepdim=True)).float().mean()
-        self.contrast.enqueue(key)
+        engine = self.engine
+        with engine.section("forward"):
+            views = self._views(batch, step)
+            with engine.autocast():
+                query, key = self._embed(*views, step)
+            loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
+        engine.update("encoder", loss)
+        rank = self._rank(query, key)
+        self.contrast.enqueue(engine.gather(key))
         return {"info_nce": loss.detach(), "rank": rank}
+
+    @torch.no_grad()
+    def validate(self, batch: list[GroupBatch]) -> dict[str, Tensor]:
+        """InfoNCE of held-out pairs against the queue."""
+        was = self.encoder.training
+        self.encoder.eval()
+        query, key = (
+            F.normalize(self.encoder.project(self.encoder(view)), dim=1)
+            for view in self._views(batch, 0)
+        )
+        self.encoder.train(was)
+        loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
+        return {"info_nce": loss, "rank": self._rank(query, key)}
+
+    def _views(self, batch: list[GroupBatch], step: int) -> tuple[Tensor, Tensor]:
+        """Degraded images of the queries and of the keys."""
+        lq = to_float(torch.cat([group.lq for group in batch]))
+        crop, seed = self.config.crop, step * self.engine.world + self.engine.rank
+        generator = torch.Generator().manual_seed(seed)
+        if self.config.pairs == "dasr":
+            assert crop is not None  # the recipe saw to it
+            return _crop(lq, crop, generator), _crop(lq, crop, generator)
+        if crop:
+            lq = _crop(lq, crop, generator)
+        return lq[0::2], lq[1::2]
+
+    def _embed(self, queries: Tensor, keys: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        query = F.normalize(self.encoder.project(self.encoder(queries)).float(), dim=1)
+        with torch.no_grad():
+            if self.engine.stepping:
+                self.contrast.follow(self.encoder, self.config.momentum)
+            # Shuffled, so that batch statistics cannot give the pairs away.
+            order = torch.randperm(len(query), generator=torch.Generator().manual_seed(step))
+            order = order.to(keys.device, non_blocking=True)
+            encoder = self.contrast.encoder
+            key = F.normalize(encoder.project(encoder(keys[order])).float(), dim=1)
+            return query, key[order.argsort()]
+
+    def _rank(self, query: Tensor, key: Tensor) -> Tensor:
+        """Share of the queue that is nearer to a query than its own key."""
+        own = (query * key).sum(1, keepdim=True)
+        return (query @ self.contrast.queue.T > own).float().mean().detach()
 
     def save(self, folder: Path, nimg: int) -> None:
         """Write the encoder."""
@@ -150,23 +202,20 @@ def calibrate(encoder: DegradationEncoder, lq: Tensor, floor: float = 0.03) -> N
     last.weight.copy_(weight[:, :, None, None])
 
 
-def train(config: DegradationRunConfig) -> None:
-    """Run stage 1.
-
-    Raises:
-        ConfigError: The groups cannot be made into pairs, or the crop does not fit the faces.
-    """
-    odd = [group.count for group in config.data.groups if group.count % 2]
-    if odd:
-        raise ConfigError(f"data.groups: pairs need even counts, got {odd[0]}")
-    if config.crop and config.crop > config.data.lq_size:
-        raise ConfigError(f"crop: {config.crop} px do not fit faces of {config.data.lq_size} px")
+def train(config: DegradationRunConfig) -> bool:
+    """Run stage 1; returns whether it is at its end."""
     stage = DegradationStage(config)
-    fit(stage, config, paired=True)
-    if config.kind == "mobile" and config.calibration_images:
-        dataset = FaceBatches(config.data, config.seed + 1)
-        size = sum(group.count for group in config.data.groups)
-        steps = range(math.ceil(config.calibration_images / size))
-        lq = torch.cat([group.lq for step in steps for group in dataset[step]])
-        calibrate(stage.encoder, to_float(lq).to(config.device))
+    done = fit(stage, config, paired=config.pairs == "udrl")
+    if done and stage.engine.main and config.kind == "mobile" and config.calibration_images:
+        calibrate(stage.encoder, _calibration_faces(config, stage.engine))
         stage.save(config.out, config.images)
+    return done
+
+
+def _calibration_faces(config: DegradationRunConfig, engine: Engine) -> Tensor:
+    dataset = FaceBatches(config.data, config.seed + 1)
+    finish = Finisher(config.data, config.seed + 1, engine.device)
+    steps = range(math.ceil(config.calibration_images / config.data.batch))
+    return to_float(
+        torch.cat([part.lq for step in steps for part in finish(dataset[step], (step,))])
+    )

@@ -1,7 +1,8 @@
 """Stage 3: restoration, with L1, a perceptual loss and the vanilla adversarial loss.
 
 The DRE stays fixed. The face is synthesised whole up to 64 px, and above only inside a random
-window, so that the loss sees the final 1024 px at a fraction of their price.
+window, so that the loss sees the final 1024 px at a fraction of their price. With a window of 64
+cells, everything is whole, as in the paper. What the paper does not have is off by default.
 """
 
 from __future__ import annotations
@@ -18,30 +19,38 @@ from torch.nn import functional as F
 from panini.checkpoints import load_model, save_model
 from panini.config import Config
 from panini.data import GroupBatch, GroupConfig, to_float
+from panini.errors import ConfigError
 from panini.features.identity import ffhq_to_chip, load_identity
 from panini.features.vgg16 import VGG16, load_vgg16
-from panini.losses import discriminator_adversarial, generator_adversarial, r1_penalty
 from panini.metrics.lpips import LPIPS, load_lpips
+from panini.models.panini_net import PaniniNet
 from panini.models.prior import Window
-from panini.models.stylegan2 import Discriminator, DiscriminatorConfig
-from panini.training.run import (
+from panini.training.critics import (
+    AdversarialConfig,
+    Critic,
+    FeatureAdversarialConfig,
+    check_patch,
+    feature_critic,
+    patch_critic,
+)
+from panini.training.network import (
     WEIGHTS,
-    RunConfig,
-    Stage,
-    autocast,
+    StartConfig,
+    build_network,
     check_lq_size,
-    fit,
     freeze,
-    optimizer,
     trainable,
-    update,
     update_ema,
 )
+from panini.training.run import Engine, RunConfig, Stage, fit
+from panini.training.views import crop_pair, draw_window, truth_view, view
 
 FACE_WINDOW = Window(top=14, left=8, side=48)
 """Holds the chip of the face descriptor, see `panini.features.identity.chip_window`."""
 IDENTITY_SCALE = 256
 """Side of the whole face from which the chip is cut, px."""
+COMPARED_SIZE = 256
+"""Side at which validation compares, px."""
 
 
 class PerceptualConfig(Config):
@@ -63,26 +72,6 @@ class PerceptualConfig(Config):
         return self
 
 
-class AdversarialConfig(Config):
-    """The adversarial term, on square patches."""
-
-    weight: float = 1e-2
-    """Of the generator's loss."""
-    r1_weight: float = Field(default=0.0, ge=0)
-    """Of the gradient penalty, γ / 2; 0 = off, as the authors have it."""
-    r1_every: int = 8
-    """Steps between penalties."""
-    start: int = 0
-    """Image at which the generator begins to listen."""
-    scale: int = 256
-    """Side of the whole face at which patches are cut, px."""
-    patch: int = 64
-    """Side of the discriminator's input, px."""
-    max_channels: int = 256
-    """Widest layer of the discriminator."""
-    learning_rate: float = 2e-4
-
-
 class IdentityConfig(Config):
     """The identity term: the distance of dlib's face descriptors, on the face's own window."""
 
@@ -94,19 +83,36 @@ class IdentityConfig(Config):
     """Steps between two that have it: the face takes more than half of the frame to draw."""
 
 
+class OutputPhase(Config):
+    """What is drawn in an early part of a run."""
+
+    until: int = Field(gt=0)
+    """Image at which the phase ends."""
+    window: int = Field(default=64, gt=4, le=64)
+    """In place of the recipe's `window`."""
+    size: int | None = None
+    """Side of the whole face that is drawn, px; None = the network's."""
+
+
 class RestorationRunConfig(RunConfig):
     """Recipe of stage 3."""
 
-    init: Path
-    """Weights of stage 2, or of an earlier leg."""
+    init: Path | None = None
+    """Weights of stage 2 or of an earlier leg, or a shipped model's name; else `start`."""
+    start: StartConfig | None = None
+    """A new network from a prior and a degradation encoder, as in the paper; else `init`."""
     l1_weight: float = 1.0
     perceptual: PerceptualConfig
     adversarial: AdversarialConfig | None = None
     """None: no adversarial loss."""
+    feature_adversarial: FeatureAdversarialConfig | None = None
+    """None: no discriminator of features, as in the paper."""
     identity: IdentityConfig | None = None
     """None: no identity loss, as in the paper."""
     window: int = Field(default=64, gt=4, le=64)
     """Side of the synthesised window, in cells of the 64 px feature; 64 = the whole face."""
+    phases: tuple[OutputPhase, ...] = ()
+    """Other windows and sizes for the first images of a run, in the order of `until`."""
     mask_rate: float = Field(default=3.0, gt=0)
     """Learning rate of the mask MLPs, as a factor."""
     train_prior: float = Field(default=0.0, ge=0)
@@ -115,19 +121,32 @@ class RestorationRunConfig(RunConfig):
     """Largest side that the perceptual loss sees, px; larger comparisons are cropped."""
 
     @model_validator(mode="after")
-    def _feeds_the_discriminator(self) -> Self:
-        critic = self.adversarial
-        if critic is None:
-            return self
-        side = view_side(self.window, critic.scale, trimmed=True)
-        if critic.patch > side:
-            raise ValueError(
-                f"adversarial.patch: a window of {self.window} cells leaves {side} px of a face "
-                f"of {critic.scale} px, got {critic.patch}"
-            )
-        if all(max(group.scales) < critic.scale for group in self.data.groups):
-            raise ValueError(f"adversarial.scale: no group has truth compared at {critic.scale} px")
+    def _has_a_network(self) -> Self:
+        if (self.init is None) == (self.start is None):
+            raise ValueError("init: name either the weights to go on from, or a start")
+        ends = [phase.until for phase in self.phases]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"phases: expected them in the order of until, got {ends}")
         return self
+
+    @model_validator(mode="after")
+    def _feeds_the_discriminators(self) -> Self:
+        critics = {"adversarial": self.adversarial, "feature_adversarial": self.feature_adversarial}
+        for name, critic in critics.items():
+            if critic is None:
+                continue
+            for window in (self.window, *(phase.window for phase in self.phases)):
+                check_patch(critic, name, window)
+            if all(max(group.scales) < critic.scale for group in self.data.groups):
+                raise ValueError(f"{name}.scale: no group has truth compared at {critic.scale} px")
+        return self
+
+    def output_at(self, nimg: int) -> tuple[int, int | None]:
+        """(window's side, face's side) that are drawn after so many images."""
+        for phase in self.phases:
+            if nimg < phase.until:
+                return phase.window, phase.size
+        return self.window, None
 
 
 class Perceptual(torch.nn.Module):
@@ -154,89 +173,113 @@ class Perceptual(torch.nn.Module):
 
 
 class RestorationStage(Stage):
-    """Network, its average and the discriminator."""
+    """Network, its average and the discriminators."""
 
     def __init__(self, config: RestorationRunConfig) -> None:
         self.config = config
-        self.net = freeze(load_model(config.init)).to(config.device)
+        self.engine = Engine(config)
+        self.net = freeze(_first_network(config))
         check_lq_size(self.net, config)
-        self.ema = load_model(config.init).requires_grad_(False).to(config.device)
+        _check_sizes(self.net, config)
+        self.ema = _first_network(config).requires_grad_(False).eval()
+        for net in (self.net, self.ema):
+            net.to(self.engine.device)
+            self.engine.place(net.encoder)
         self.modules = {"net": self.net, "ema": self.ema}
         groups = list(zip(trainable(self.net), (1.0, config.mask_rate), strict=True))
         if config.train_prior:
             self.net.prior.requires_grad_(True)
             groups.append((list(self.net.prior.parameters()), config.train_prior))
-        self.optimizers = {"net": optimizer(config, *groups)}
-        self.perceptual = Perceptual(config.perceptual).to(config.device)
+        self.engine.add_optimizer("net", *groups)
+        self.perceptual = Perceptual(config.perceptual)
+        self.engine.place(self.perceptual)
+        self.critics: list[Critic] = []
         if config.adversarial is not None:
-            self._add_discriminator(config.adversarial)
+            self.critics.append(patch_critic(config.adversarial, self.engine))
+        if config.feature_adversarial is not None:
+            self.critics.append(feature_critic(config.feature_adversarial, self.engine))
+        self.modules |= {critic.name: critic.network for critic in self.critics}
         if config.identity is not None:
-            self.identity = load_identity(config.identity.weights).to(config.device)
-
-    def _add_discriminator(self, config: AdversarialConfig) -> None:
-        torch.manual_seed(self.config.seed)
-        shape = DiscriminatorConfig(size=config.patch, max_channels=config.max_channels)
-        self.discriminator = Discriminator(shape).to(self.config.device)
-        self.modules["discriminator"] = self.discriminator
-        factor = config.learning_rate / self.config.learning_rate
-        parameters = list(self.discriminator.parameters())
-        self.optimizers["discriminator"] = optimizer(self.config, (parameters, factor))
+            self.identity = load_identity(config.identity.weights).to(self.engine.device)
 
     def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
-        """One update of the network, and of the discriminator where there is one."""
+        """One update of the network, and of the discriminators where there are some."""
         generator = np.random.default_rng([self.config.seed, step])
-        window = draw_window(self.config.window, generator)
+        side, size = self.config.output_at(nimg)
+        window = draw_window(side, generator)
         identity = self.config.identity
         with_identity = identity is not None and step % identity.every == 0
         if with_identity:
             window = FACE_WINDOW
-        lq = to_float(torch.cat([group.lq for group in batch]))
-        with autocast(self.config):
-            output = self.net(lq, window=window)
-        images = output.image.float().split([len(group.lq) for group in batch])
         figures: dict[str, Tensor] = {}
-        loss = torch.zeros((), device=lq.device)
-        for group, part, image in zip(self.config.data.groups, batch, images, strict=True):
-            loss = loss + self._compare(group, part, image, window, generator, figures)
-        if identity is not None and with_identity:
-            distance = self._identity_distance(images, batch)
-            loss = loss + identity.weight * distance
-            figures["identity"] = distance.detach()
-        fake = None
-        if self.config.adversarial is not None:
-            fake, term = self._adversarial(images, window, generator, nimg)
-            loss = loss + term
-            figures["adversarial"] = term.detach()
-        norm = update(self.optimizers["net"], loss, self.config.clip_norm)
-        update_ema(self.ema, self.net, len(lq), self.config.ema_half_life, nimg)
-        if fake is not None:
-            figures |= self._judge(batch, fake.detach(), window, generator, step)
+        with self.engine.section("forward"):
+            lq = to_float(torch.cat([group.lq for group in batch]))
+            with self.engine.autocast():
+                output = self.net(lq, window=window, size=size)
+            images = output.image.float().split([len(group.lq) for group in batch])
+            loss = self._compare_all(batch, images, window, size, generator, figures)
+            if identity is not None and with_identity:
+                distance = self._identity_distance(images, batch)
+                loss = loss + identity.weight * distance
+                figures["identity"] = distance.detach()
+            critics = [c for c in self.critics if size is None or size >= c.config.scale]
+            fakes = []
+            for critic in critics:
+                fake, term = critic.listen(torch.cat(images), window, generator, nimg)
+                loss = loss + term
+                figures[f"{critic.figures}adversarial"] = term.detach()
+                fakes.append(fake.detach())
+        norm = self.engine.update("net", loss)
+        if self.engine.stepping:
+            count = self.config.data.batch * self.engine.world * self.config.accumulate
+            update_ema(self.ema, self.net, count, self.config.ema_half_life, nimg)
+        with self.engine.section("discriminator"):
+            for critic, fake in zip(critics, fakes, strict=True):
+                truth = self._sharp_truth(batch, critic.config.scale, window)
+                figures |= critic.learn(truth, fake, generator, step)
         theta = output.theta.detach()
         return figures | {"theta": theta.mean(), "theta_std": theta.std(), "norm": norm}
+
+    def _compare_all(
+        self,
+        batch: list[GroupBatch],
+        images: tuple[Tensor, ...],
+        window: Window,
+        size: int | None,
+        generator: np.random.Generator,
+        figures: dict[str, Tensor],
+    ) -> Tensor:
+        """L1 and perceptual loss of all groups."""
+        loss = torch.zeros((), device=images[0].device)
+        for group, part, image in zip(self.config.data.groups, batch, images, strict=True):
+            scales = group.scales
+            if size is not None:  # what is drawn has no finer detail
+                scales = [min(scale, size) for scale in scales]
+            scale = int(generator.choice(scales))
+            restored = view(image, window, scale, trimmed=True)
+            gt = truth_view(part.gt, window, scale)
+            loss = loss + self._compare(group, (restored, gt), scale, generator, figures)
+        return loss
 
     def _compare(
         self,
         group: GroupConfig,
-        part: GroupBatch,
-        image: Tensor,
-        window: Window,
+        pair: tuple[Tensor, Tensor],
+        scale: int,
         generator: np.random.Generator,
         figures: dict[str, Tensor],
     ) -> Tensor:
         """L1 and perceptual loss of one group, weighted by its share of the batch."""
-        scale = int(generator.choice(group.scales))
-        restored = view(image, window, scale, trimmed=True)
-        gt = truth_view(part.gt, window, scale)
+        restored, gt = pair
         l1 = (restored - gt).abs().mean()
         restored, gt = crop_pair(restored, gt, self.config.patch, generator)
-        with autocast(self.config):
+        with self.engine.autocast():
             perceptual = self.perceptual(restored, gt).mean()
         source = group.source.kind
         figures[f"l1_{source}_{scale}"] = l1.detach()
         figures[f"perceptual_{source}_{scale}"] = perceptual.detach()
-        share = group.count / sum(other.count for other in self.config.data.groups)
         loss = self.config.l1_weight * l1 + self.config.perceptual.weight * perceptual
-        return share * loss
+        return group.count / self.config.data.batch * loss
 
     def _identity_distance(self, images: tuple[Tensor, ...], batch: list[GroupBatch]) -> Tensor:
         """Mean distance of the descriptors of the restored faces, drawn in FACE_WINDOW."""
@@ -247,114 +290,75 @@ class RestorationStage(Stage):
         side = restored.shape[-1]
         around = (left, IDENTITY_SCALE - left - side, top, IDENTITY_SCALE - top - side)
         chips = ffhq_to_chip(F.pad(restored, around))
-        truths = [
-            F.interpolate(to_float(part.gt), IDENTITY_SCALE, mode="bilinear", antialias=True)
-            for part in batch
-        ]
-        with autocast(self.config):
+        truths = torch.cat([_at_size(to_float(part.gt), IDENTITY_SCALE) for part in batch])
+        with self.engine.autocast():
             with torch.no_grad():
-                truth = self.identity(ffhq_to_chip(torch.cat(truths)))
+                truth = self.identity(ffhq_to_chip(truths))
             found = self.identity(chips)
         return (found.float() - truth.float()).norm(dim=1).mean()
 
-    def _adversarial(
-        self,
-        images: tuple[Tensor, ...],
-        window: Window,
-        generator: np.random.Generator,
-        nimg: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Patches of the restored faces, and the generator's loss on them."""
-        config = self.config.adversarial
-        assert config is not None
-        views = view(torch.cat(images), window, config.scale, trimmed=True)
-        fake, _ = crop_pair(views, views, config.patch, generator)
-        if nimg < config.start:
-            return fake, fake.new_zeros(())
-        self.discriminator.requires_grad_(False)
-        loss = config.weight * generator_adversarial(self.discriminator(fake))
-        self.discriminator.requires_grad_(True)
-        return fake, loss
+    def _sharp_truth(self, batch: list[GroupBatch], scale: int, window: Window) -> Tensor:
+        """Views of the truth of those groups that have the scale's detail."""
+        return torch.cat(
+            [
+                truth_view(part.gt, window, scale)
+                for group, part in zip(self.config.data.groups, batch, strict=True)
+                if max(group.scales) >= scale
+            ]
+        )
 
-    def _judge(
-        self,
-        batch: list[GroupBatch],
-        fake: Tensor,
-        window: Window,
-        generator: np.random.Generator,
-        step: int,
-    ) -> dict[str, Tensor]:
-        """Update the discriminator on patches of truth that has the scale's detail."""
-        config = self.config.adversarial
-        assert config is not None
-        sharp = [
-            truth_view(part.gt, window, config.scale)
-            for group, part in zip(self.config.data.groups, batch, strict=True)
-            if max(group.scales) >= config.scale
-        ]
-        real, _ = crop_pair(torch.cat(sharp), torch.cat(sharp), config.patch, generator)
-        penalise = config.r1_weight > 0 and step % config.r1_every == 0
-        real.requires_grad_(penalise)
-        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
-        loss = discriminator_adversarial(real_logits, fake_logits)
-        if penalise:
-            loss = loss + config.r1_weight * config.r1_every * r1_penalty(real, real_logits)
-        update(self.optimizers["discriminator"], loss, 10.0)
-        return {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+    @torch.no_grad()
+    def validate(self, batch: list[GroupBatch]) -> dict[str, Tensor]:
+        """The average's perceptual distance, L1 and, with its loss, identity, at 256 px."""
+        lq, gt = (to_float(torch.cat(parts)) for parts in list(zip(*batch, strict=True))[:2])
+        with self.engine.autocast():
+            output = self.ema(lq)
+        restored, gt = (_at_size(x.float(), COMPARED_SIZE) for x in (output.image, gt))
+        figures = {
+            "perceptual": self.perceptual(restored, gt).mean(),
+            "l1": (restored - gt).abs().mean(),
+            "theta": output.theta.float().mean(),
+        }
+        if self.config.identity is not None:
+            described = [self.identity.describe(x) for x in (restored, gt)]
+            figures["identity"] = (described[0] - described[1]).norm(dim=1).mean()
+        return figures
+
+    @torch.no_grad()
+    def pictures(self, batch: list[GroupBatch]) -> list[Tensor]:
+        """Degraded, restored and true faces."""
+        lq, gt = (to_float(torch.cat(parts)) for parts in list(zip(*batch, strict=True))[:2])
+        with self.engine.autocast():
+            restored = self.ema(lq).image
+        return [_at_size(x.float(), COMPARED_SIZE) for x in (lq, restored, gt)]
 
     def save(self, folder: Path, nimg: int) -> None:
         """Write the average."""
-        provenance = {"init": self.config.init.name, "restoration_images": nimg}
+        first = self.config.init.name if self.config.init else str(self.config.start)
+        provenance = {"init": first, "restoration_images": nimg}
         save_model(self.ema, folder / WEIGHTS, provenance=provenance)
 
 
-def draw_window(side: int, generator: np.random.Generator) -> Window:
-    """A random window of the 64 px feature; a face fills the frame, so all places count."""
-    top, left = generator.integers(0, 64 - side, size=2, endpoint=True)
-    return Window(top=int(top), left=int(left), side=side)
+def _at_size(images: Tensor, size: int) -> Tensor:
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def truth_view(gt: Tensor, window: Window, scale: int) -> Tensor:
-    """What `view` is compared with: whole uint8 faces (N, 3, S, S), S a multiple of 64."""
-    return view(to_float(window.crop(gt)), window, scale, trimmed=True)
+def _first_network(config: RestorationRunConfig) -> PaniniNet:
+    if config.start is not None:
+        return build_network(config.start, config.seed)
+    assert config.init is not None  # the recipe saw to it
+    return load_model(config.init)
 
 
-def view(image: Tensor, window: Window, scale: int, *, trimmed: bool) -> Tensor:
-    """A window's image as it looks when the whole face is `scale` px, antialiased.
-
-    Args:
-        image: The window's part of a face at any size, (N, 3, S, S).
-        window: The window.
-        scale: Side of the whole face, px.
-        trimmed: Cut off two cells at each side: there the convolutions saw the window's edge.
-    """
-    if trimmed and window.side < window.level:
-        edge = image.shape[-1] // window.side * 2
-        image = image[..., edge:-edge, edge:-edge]
-    side = view_side(window.side, scale, trimmed=trimmed)
-    if image.shape[-1] == side:
-        return image
-    return F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+def _check_sizes(net: PaniniNet, config: RestorationRunConfig) -> None:
+    known = [2**k for k in range(7, 11) if 2**k <= net.config.out_size]
+    for phase in config.phases:
+        if phase.size is not None and phase.size not in known:
+            raise ConfigError(f"phases: expected sizes among {known}, got {phase.size}")
 
 
-def view_side(window: int, scale: int, *, trimmed: bool, level: int = 64) -> int:
-    """Side of `view`'s result, px, for a window of so many cells."""
-    cells = window - 4 if trimmed and window < level else window
-    return round(scale * cells / level)
-
-
-def crop_pair(
-    first: Tensor, second: Tensor, side: int, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """The same random square of both, of `side` px or all there is."""
-    last = first.shape[-1] - side
-    if last <= 0:
-        return first, second
-    top, left = generator.integers(0, last, size=2, endpoint=True)
-    area = (..., slice(top, top + side), slice(left, left + side))
-    return first[area], second[area]
-
-
-def train(config: RestorationRunConfig) -> None:
-    """Run stage 3."""
-    fit(RestorationStage(config), config)
+def train(config: RestorationRunConfig) -> bool:
+    """Run stage 3; returns whether it is at its end."""
+    return fit(RestorationStage(config), config)

@@ -1,279 +1,218 @@
-"""What the stages share: the loop, checkpoints, logs, EMA and the learning-rate schedule."""
+"""The loop that the stages share."""
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import math
-import pickle
 import time
-from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import torch
-from pydantic import Field
-from torch import Tensor, nn
-
-from panini.config import Config
-from panini.data import DataConfig, FaceBatches, GroupBatch, batches
-from panini.errors import ConfigError, TrainingError
-from panini.models.panini_net import PaniniNet
+from panini.data import FaceBatches, Finisher, Share, batches
+from panini.data.batch import RawGroup
+from panini.errors import CheckpointError, ImageError, TrainingError
+from panini.training.checkpointing import Checkpoints, Progress
+from panini.training.config import RunConfig
+from panini.training.engine import Engine
+from panini.training.log import Log, SkippedFaces
+from panini.training.network import WEIGHTS
+from panini.training.stage import Stage
+from panini.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
-STATE = "state.pt"
-WEIGHTS = "panini.safetensors"
-"""What the stages that train a whole network leave for the next one."""
+__all__ = ["WEIGHTS", "Engine", "RunConfig", "Stage", "fit"]
 
 
-class RunConfig(Config):
-    """What every stage has."""
+def fit(stage: Stage, config: RunConfig, *, paired: bool = False) -> bool:
+    """Run a stage from where its folder stands to its end, or until its time is over.
 
-    out: Path
-    """Folder of the run: state.pt, stats.jsonl and the weights."""
-    images: int = Field(gt=0)
-    """Length of the run, in images."""
-    data: DataConfig
-    seed: int = 0
-    learning_rate: float = 1e-3
-    """Peak of the schedule: linear warm-up, then a half cosine to a hundredth."""
-    warmup_images: int = 256
-    """Images of linear warm-up."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Adam's."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    ema_half_life: int = 2000
-    """Images after which a weight's share in the average has halved."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward pass; weights and optimizer stay float32."""
-    device: str = "cpu"
-    log_every_s: float = 5.0
-    """Seconds between log lines."""
-    checkpoint_every_s: float = 120.0
-    """Seconds between checkpoints."""
+    Args:
+        stage: What to train.
+        config: Its recipe.
+        paired: Degrade faces 2k and 2k + 1 alike.
 
-
-class Stage(ABC):
-    """One stage: its networks, its optimizers, and what a step does."""
-
-    modules: dict[str, nn.Module]
-    """Everything that a checkpoint holds, by name."""
-    optimizers: dict[str, torch.optim.Optimizer]
-
-    @abstractmethod
-    def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
-        """One update; returns figures to log."""
-
-    @abstractmethod
-    def save(self, folder: Path, nimg: int) -> None:
-        """Write the stage's weights for the next stage."""
-
-
-def fit(stage: Stage, config: RunConfig, *, paired: bool = False) -> None:
-    """Run a stage to its end, from where its folder stands.
+    Returns:
+        Whether the run is at its end.
 
     Raises:
         TrainingError: The loss is not finite, or a checkpoint cannot be written.
+        DataError: A source is missing, or too many of its faces cannot be read.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
-    step, nimg = _resume(stage, config)
-    size = sum(group.count for group in config.data.groups)
-    stop = math.ceil(config.images / size)
-    dataset = FaceBatches(config.data, config.seed, paired=paired)
-    log = _Log(config.out / "stats.jsonl", config.log_every_s, config.images)
-    saved = time.monotonic()
-    for batch in batches(dataset, step, stop):
-        factor = _schedule(config, nimg)
-        for optimizer in stage.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-        figures = stage.step(_to(batch, config.device), step, nimg)
-        step, nimg = step + 1, nimg + size
-        log.add(figures, nimg)
-        if time.monotonic() - saved > config.checkpoint_every_s:
-            _checkpoint(stage, config, step, nimg)
-            saved = time.monotonic()
-    _checkpoint(stage, config, step, nimg)
+    with _full_disk_told(config):
+        config.out.mkdir(parents=True, exist_ok=True)
+        run = _start(stage, config, paired=paired)
+        try:
+            return _loop(run)
+        finally:
+            run.log.close()
 
 
-def freeze(net: PaniniNet) -> PaniniNet:
-    """Fix prior and degradation encoder, as the paper fixes the latter."""
-    net.train()
-    net.prior.requires_grad_(False)
-    if net.config.degradation_encoder is not None:
-        net.degradation_encoder.requires_grad_(False).eval()
-    return net
+@dataclass(kw_only=True)
+class _Run:
+    """Everything that the loop holds."""
+
+    stage: Stage
+    config: RunConfig
+    checkpoints: Checkpoints
+    progress: Progress
+    dataset: FaceBatches
+    finish: Finisher
+    validation: Validation | None
+    skipped: SkippedFaces
+    log: Log
+    saved: float
+    """When the last checkpoint was written."""
+    saved_nimg: int = -1
+    """The image that it stands for."""
+
+    @property
+    def size(self) -> int:
+        """Images of a step, of all processes together."""
+        return self.config.data.batch * self.stage.engine.world * self.config.accumulate
 
 
-def trainable(net: PaniniNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(all trainable parameters but the mask MLPs', the mask MLPs')."""
-    masks = [p for name, p in net.named_parameters() if "mask_mlp" in name]
-    known = {id(p) for p in masks}
-    return [p for p in net.parameters() if p.requires_grad and id(p) not in known], masks
-
-
-def check_lq_size(net: PaniniNet, config: RunConfig) -> None:
-    """Refuse data of another size than the network takes.
-
-    Raises:
-        ConfigError: They differ.
-    """
-    if net.config.in_size != config.data.lq_size:
-        raise ConfigError(
-            f"data.lq_size: the network takes faces of {net.config.in_size} px, "
-            f"got {config.data.lq_size}"
-        )
-
-
-def optimizer(config: RunConfig, *groups: tuple[list[nn.Parameter], float]) -> torch.optim.Adam:
-    """Adam over (parameters, factor on the learning rate)."""
-    return torch.optim.Adam(
-        [
-            {"params": parameters, "lr": (lr := config.learning_rate * factor), "initial_lr": lr}
-            for parameters, factor in groups
-        ],
-        betas=config.betas,
+def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
+    engine = stage.engine
+    checkpoints = Checkpoints(config.out, config.keep)
+    if engine.main:
+        checkpoints.clear_partial()
+    progress = checkpoints.load(engine, stage.modules)
+    if progress.nimg:
+        logger.info("resumed at %d images from %s", progress.nimg, checkpoints.folder)
+    share = Share(engine.rank, engine.world, config.accumulate)
+    dataset = FaceBatches(config.data, config.seed, paired=paired, share=share)
+    return _Run(
+        stage=stage,
+        config=config,
+        checkpoints=checkpoints,
+        progress=progress,
+        dataset=dataset,
+        finish=Finisher(config.data, config.seed, engine.device),
+        validation=Validation(config, engine, paired=paired) if config.validation else None,
+        skipped=SkippedFaces(dataset.faces, config.data.max_corrupt),
+        log=Log(config, engine, progress.nimg),
+        saved=time.monotonic(),
     )
 
 
-def update(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float) -> Tensor:
-    """One optimizer step; returns the gradient's norm.
-
-    Raises:
-        TrainingError: The loss or its gradient is not finite; the weights are left as they were.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
-    if not torch.isfinite(norm):
-        raise TrainingError(
-            f"the loss is {loss.item():.3g} and its gradient not finite; the last checkpoint is "
-            "good: lower learning_rate, or use precision float32, and run again"
+def _loop(run: _Run) -> bool:
+    progress, config = run.progress, run.config
+    steps = math.ceil(max(config.images - progress.nimg, 0) / run.size)
+    stop = progress.step + steps
+    pin = run.stage.engine.device.type == "cuda"
+    first, last = progress.step * config.accumulate, stop * config.accumulate
+    loader = batches(run.dataset, first, last, pin=pin)
+    while progress.step < stop and not _out_of_time(run):
+        figures = _step(run, loader)
+        progress.step += 1
+        progress.nimg += run.size
+        run.log.add(figures, progress.nimg)
+        if not _validate_when_due(run, at_end=progress.step == stop) and (
+            time.monotonic() - run.saved > config.checkpoint_every_s
+        ):
+            _checkpoint(run)
+    if run.saved_nimg != progress.nimg:
+        _checkpoint(run)
+    done = progress.step == stop
+    if not done:
+        logger.info(
+            "stopped after %g s at %d of %d images; the same command goes on",
+            config.max_seconds,
+            progress.nimg,
+            config.images,
         )
-    optimizer.step()
-    return norm
+    return done
 
 
-@torch.no_grad()
-def update_ema(ema: nn.Module, net: nn.Module, images: int, half_life: int, nimg: int) -> None:
-    """Move the average towards the network; early averages are short (ramp-up).
-
-    Args:
-        ema: The average.
-        net: The network.
-        images: Images of the step.
-        half_life: In images.
-        nimg: Images seen so far.
-    """
-    decay = 0.5 ** (images / max(min(half_life, nimg / 10), 1e-8))
-    for average, value in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
-        if average.is_floating_point():
-            average.lerp_(value, 1 - decay)
-        else:
-            average.copy_(value)
-
-
-def autocast(config: RunConfig) -> torch.autocast:
-    """The forward pass's precision."""
-    return torch.autocast(
-        torch.device(config.device).type,
-        torch.bfloat16,
-        enabled=config.precision == "bfloat16",
-    )
+def _step(run: _Run, loader: Iterator[list[RawGroup]]) -> dict:
+    """One step, of as many batches as make one; figures of the last."""
+    engine, progress = run.stage.engine, run.progress
+    engine.set_rates(_schedule(run.config, progress.nimg))
+    figures = {}
+    for micro in range(run.config.accumulate):
+        since = time.perf_counter()
+        raw = next(loader)
+        engine.timer.add("data", time.perf_counter() - since)
+        run.skipped.add(reason for part in raw for reason in part.skipped)
+        with engine.section("degrade"):
+            batch = run.finish(raw, (progress.step, micro, engine.rank))
+        engine.begin(progress.step, micro)
+        figures = run.stage.step(batch, progress.step, progress.nimg)
+    engine.share_statistics(run.stage.modules)
+    return figures
 
 
 def _schedule(config: RunConfig, nimg: int) -> float:
     warmup = min(1.0, (nimg + 1) / max(config.warmup_images, 1))
+    if config.schedule == "constant":
+        return warmup
     progress = min(nimg / config.images, 1.0)
-    return warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return warmup * (config.final_rate + (1 - config.final_rate) * cosine)
 
 
-def _resume(stage: Stage, config: RunConfig) -> tuple[int, int]:
-    path = config.out / STATE
-    if not path.exists():
-        return 0, 0
+def _out_of_time(run: _Run) -> bool:
+    engine, limit = run.stage.engine, run.config.max_seconds
+    if limit is None:
+        return False
+    # Processes must agree, and asking them all at every step would make each wait for the others.
+    if engine.world > 1 and run.progress.step % 10:
+        return False
+    return engine.any(time.monotonic() - engine.started > limit)
+
+
+def _validate_when_due(run: _Run, *, at_end: bool) -> bool:
+    """Look at the validation faces if it is time; keep what is the best so far."""
+    validation, progress, stage = run.validation, run.progress, run.stage
+    if validation is None:
+        return False
+    every = validation.config.every
+    if progress.nimg // every == progress.validated // every and not at_end:
+        return False
+    progress.validated = progress.nimg
+    if not stage.engine.main:
+        return True
+    stage.engine.check()
+    run.skipped.add(validation.skipped())
+    figures = validation.judge(stage)
+    run.log.write(
+        {"nimg": progress.nimg} | {f"validation_{name}": v for name, v in figures.items()},
+        progress.nimg,
+    )
+    if validation.config.sheet:
+        run.log.sheet(validation.pictures(stage), progress.nimg)
+    figure = next(iter(figures.values()))
+    if progress.best is None or figure < progress.best:
+        progress.best, progress.best_nimg = figure, progress.nimg
+        stage.save(run.config.out / "best", progress.nimg)
+    _checkpoint(run)
+    return True
+
+
+def _checkpoint(run: _Run) -> None:
+    """Write the run's state and its weights."""
+    engine = run.stage.engine
+    run.saved, run.saved_nimg = time.monotonic(), run.progress.nimg
+    if not engine.main:
+        return
+    engine.check()
+    run.checkpoints.save(engine, run.stage.modules, run.progress)
+    run.stage.save(run.config.out, run.progress.nimg)
+
+
+@contextmanager
+def _full_disk_told(config: RunConfig) -> Iterator[None]:
+    """Say of whatever could not be written in `out` what to do about it."""
     try:
-        # weights_only: tensors and plain containers, never code.
-        state: dict[str, Any] = torch.load(path, map_location=config.device, weights_only=True)
-        for name, module in stage.modules.items():
-            module.load_state_dict(state["modules"][name])
-        for name, optimizer in stage.optimizers.items():
-            _load_optimizer(optimizer, state["optimizers"][name])
-        step, nimg = int(state["step"]), int(state["nimg"])
-    except (
-        *(OSError, EOFError, RuntimeError, pickle.UnpicklingError),
-        *(KeyError, TypeError, ValueError),
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TrainingError(
-            f"{path}: not a state of this configuration ({reason}); "
-            "choose another `out`, or remove it to start again"
-        ) from error
-    logger.info("resumed from %s at %d images", path, nimg)
-    return step, nimg
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take the moments from a state, but learning rate and betas from the recipe as it is now."""
-    own = [{"initial_lr": g["initial_lr"], "betas": g["betas"]} for g in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group.update(settings)
-
-
-def _checkpoint(stage: Stage, config: RunConfig, step: int, nimg: int) -> None:
-    state = {
-        "step": step,
-        "nimg": nimg,
-        "modules": {name: module.state_dict() for name, module in stage.modules.items()},
-        "optimizers": {name: opt.state_dict() for name, opt in stage.optimizers.items()},
-    }
-    partial = config.out / f".{STATE}"
-    try:
-        torch.save(state, partial)
-        partial.replace(config.out / STATE)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise TrainingError(
-            f"{config.out / STATE}: cannot be written ({error}); the checkpoint before it is whole"
-        ) from error
-    stage.save(config.out, nimg)
-
-
-def _to(batch: list[GroupBatch], device: str) -> list[GroupBatch]:
-    return [GroupBatch(*(part.to(device, non_blocking=True) for part in group)) for group in batch]
-
-
-class _Log:
-    """Means of the figures since the last line, to the logger and to stats.jsonl."""
-
-    def __init__(self, path: Path, every_s: float, images: int) -> None:
-        self.path = path
-        self.every_s = every_s
-        self.images = images
-        self.sums: dict[str, list[float]] = {}
-        self.since = time.monotonic()
-        self.nimg = 0
-
-    def add(self, figures: dict[str, Tensor], nimg: int) -> None:
-        for name, value in figures.items():
-            self.sums.setdefault(name, []).append(float(value))
-        if not self.nimg:
-            self.nimg = nimg
-        elapsed = time.monotonic() - self.since
-        if elapsed < self.every_s:
-            return
-        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        line = {"nimg": nimg, "images_per_s": (nimg - self.nimg) / elapsed} | means
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        logger.info(
-            "%d/%d images, %s",
-            nimg,
-            self.images,
-            ", ".join(f"{name} {value:.4g}" for name, value in line.items() if name != "nimg"),
-        )
-        self.sums, self.since, self.nimg = {}, time.monotonic(), nimg
+        yield
+    except (OSError, ImageError, CheckpointError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise TrainingError(
+                f"{config.out}: cannot be written ({cause.strerror}); the last checkpoint is "
+                "whole: make room on the disk and run the same command again"
+            ) from error
+        raise

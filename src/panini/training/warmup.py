@@ -13,27 +13,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from panini.checkpoints import load_prior, load_state, load_tensors, save_model
+from panini.checkpoints import save_model
 from panini.data import GroupBatch, to_float
 from panini.errors import ConfigError
-from panini.models.degradation_encoder import DegradationEncoderConfig
-from panini.models.fusion import SeparableBranch
-from panini.models.mobile_encoder import MobileEncoder
 from panini.models.panini_net import PaniniNet
 from panini.models.prior import GanPrior
-from panini.training.run import (
+from panini.training.network import (
     WEIGHTS,
-    RunConfig,
-    Stage,
-    autocast,
+    StartConfig,
+    build_network,
     check_lq_size,
-    fit,
-    freeze,
-    optimizer,
+    prior_features,
     trainable,
-    update,
     update_ema,
 )
+from panini.training.run import Engine, RunConfig, Stage, fit
 
 
 class WarmupRunConfig(RunConfig):
@@ -53,6 +47,13 @@ class WarmupRunConfig(RunConfig):
     """Of the squared error of fused features, likewise: this is what teaches the masks."""
     mask_rate: float = Field(default=3.0, gt=0)
     """Learning rate of the mask MLPs, as a factor."""
+
+    @property
+    def start(self) -> StartConfig:
+        """What the network is made of."""
+        return StartConfig(
+            size=self.size, prior=self.prior, degradation_encoder=self.degradation_encoder
+        )
 
 
 class LatentSpace(nn.Module):
@@ -79,95 +80,57 @@ class LatentSpace(nn.Module):
         return (((ws - w.unsqueeze(1)) @ self.axes) * self.scale).square().mean()
 
 
-@torch.no_grad()
-def prior_features(prior: GanPrior, ws: Tensor) -> dict[int, Tensor]:
-    """The prior's own features at its fusable levels, level → (N, C, level, level)."""
-    features: dict[int, Tensor] = {}
-
-    def keep(level: int, feature: Tensor) -> Tensor:
-        features[level] = feature
-        return feature
-
-    prior.synthesis(ws, size=2 * max(prior.channels), fuse=keep)
-    return features
-
-
-@torch.no_grad()
-def start_from_prior(net: PaniniNet, num_samples: int = 64, seed: int = 0) -> None:
-    """Set what follows from the prior alone: mean latent, feature means and deviations."""
-    if isinstance(net.encoder, MobileEncoder):
-        net.encoder.w_avg.copy_(net.prior.w_avg)
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(num_samples, net.prior.z_dim, generator=generator)
-    chunks = [
-        prior_features(net.prior, net.prior.broadcast(net.prior.mapping(part)))
-        for part in z.split(8)
-    ]
-    for level in net.fusion.levels:
-        branch = net.fusion.convs[str(level)]
-        if isinstance(branch, SeparableBranch):
-            feature = torch.cat([chunk[level] for chunk in chunks])
-            branch.mean.copy_(feature.mean(dim=(0, 2, 3), keepdim=True))
-            branch.std.copy_(feature.std(dim=(0, 2, 3), keepdim=True) + 1e-3)
-
-
-def build_network(config: WarmupRunConfig) -> PaniniNet:
-    """A network of the named size with the prior's and the DRE's weights; both are frozen."""
-    torch.manual_seed(config.seed)
-    try:
-        net = PaniniNet.named(config.size)
-    except ValueError as error:
-        raise ConfigError(f"size: {error}") from error
-    prior = load_prior(config.prior)
-    if prior.config != net.config.prior:
-        raise ConfigError(
-            f"{config.prior}: a prior of {prior.config}, but {config.size} has {net.config.prior}"
-        )
-    net.prior.load_state_dict(prior.state_dict())
-    start_from_prior(net)
-    if net.config.degradation_encoder is not None:
-        state, meta = load_tensors(config.degradation_encoder, kind="degradation-encoder")
-        if DegradationEncoderConfig(**meta["config"]) != net.config.degradation_encoder:
-            raise ConfigError(
-                f"{config.degradation_encoder}: a {meta['config']} encoder, but {config.size} "
-                f"has {net.config.degradation_encoder}"
-            )
-        load_state(net.degradation_encoder, state, config.degradation_encoder)
-    return freeze(net)
-
-
 class WarmupStage(Stage):
     """Network and its average."""
 
     def __init__(self, config: WarmupRunConfig) -> None:
         self.config = config
-        self.net = build_network(config).to(config.device)
+        self.engine = Engine(config)
+        self.net = build_network(config.start, config.seed)
         check_lq_size(self.net, config)
-        self.ema = build_network(config).to(config.device)
-        self.latents = LatentSpace(self.net.prior).to(config.device)
+        self.ema = build_network(config.start, config.seed)
+        self.latents = LatentSpace(self.net.prior).to(self.engine.device)
+        for net in (self.net, self.ema):
+            net.to(self.engine.device)
+            self.engine.place(net.encoder)
         self.modules = {"net": self.net, "ema": self.ema}
         rest, masks = trainable(self.net)
-        self.optimizers = {"net": optimizer(config, (rest, 1.0), (masks, config.mask_rate))}
+        self.engine.add_optimizer("net", (rest, 1.0), (masks, config.mask_rate))
 
     def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
         """Compare ws, image features and fused features with the prior's own."""
-        lq = to_float(torch.cat([group.lq for group in batch]))
-        w = torch.cat([group.w for group in batch])
-        prior = self.net.prior
-        with autocast(self.config):
-            truth = prior_features(prior, prior.broadcast(w))
-            losses = self._losses(lq, w, truth)
-        loss = (
+        with self.engine.section("forward"):
+            losses = self._losses(self.net, batch)
+            loss = self._sum(losses)
+        norm = self.engine.update("net", loss)
+        if self.engine.stepping:
+            images = self.config.data.batch * self.engine.world * self.config.accumulate
+            update_ema(self.ema, self.net, images, self.config.ema_half_life, nimg)
+        return {name: value.detach() for name, value in losses.items()} | {"norm": norm}
+
+    @torch.no_grad()
+    def validate(self, batch: list[GroupBatch]) -> dict[str, Tensor]:
+        """The average's losses; their sum decides."""
+        losses = self._losses(self.ema, batch)
+        return {"loss": self._sum(losses)} | losses
+
+    def _sum(self, losses: dict[str, Tensor]) -> Tensor:
+        return (
             self.config.latent_weight * losses["latent"]
             + self.config.image_weight * losses["image"]
             + self.config.fused_weight * losses["fused"]
         )
-        norm = update(self.optimizers["net"], loss, self.config.clip_norm)
-        update_ema(self.ema, self.net, len(lq), self.config.ema_half_life, nimg)
-        return {name: value.detach() for name, value in losses.items()} | {"norm": norm}
 
-    def _losses(self, lq: Tensor, w: Tensor, truth: dict[int, Tensor]) -> dict[str, Tensor]:
-        net = self.net
+    def _losses(self, net: PaniniNet, batch: list[GroupBatch]) -> dict[str, Tensor]:
+        lq = to_float(torch.cat([group.lq for group in batch]))
+        w = torch.cat([group.w for group in batch])
+        with self.engine.autocast():
+            truth = prior_features(net.prior, net.prior.broadcast(w))
+            return self._compare(net, lq, w, truth)
+
+    def _compare(
+        self, net: PaniniNet, lq: Tensor, w: Tensor, truth: dict[int, Tensor]
+    ) -> dict[str, Tensor]:
         encoded = net.encoder(lq)
         masks = net.fusion.masks(net.degradation(lq))
         image_error: list[Tensor] = []
@@ -196,9 +159,11 @@ class WarmupStage(Stage):
         save_model(self.ema, folder / WEIGHTS, provenance={"warmup_images": nimg})
 
 
-def train(config: WarmupRunConfig) -> None:
-    """Run stage 2."""
-    for group in config.data.groups:
-        if group.source.kind != "prior" or group.flip:
-            raise ConfigError("warm-up uses w: its groups need kind: prior and flip: false")
-    fit(WarmupStage(config), config)
+def train(config: WarmupRunConfig) -> bool:
+    """Run stage 2; returns whether it is at its end."""
+    groups = config.data.groups
+    if any(g.flip or g.source.kind not in ("prior", "prior_live") for g in groups):
+        raise ConfigError(
+            "warm-up uses w: its groups need kind: prior or prior_live, and flip: false"
+        )
+    return fit(WarmupStage(config), config)

@@ -1,0 +1,154 @@
+"""Checkpoints of a run: one safetensors file each, whole or not at all, read without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from panini.checkpoints import load_tensors, save_tensors
+from panini.errors import CheckpointError, TrainingError
+from panini.training.engine import Engine
+
+FOLDER = "checkpoints"
+KIND = "training-state"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run is."""
+
+    step: int = 0
+    """Steps made."""
+    nimg: int = 0
+    """Images seen."""
+    best: float | None = None
+    """Least figure of validation so far."""
+    best_nimg: int | None = None
+    """Where it was."""
+    validated: int = 0
+    """Image of the last validation."""
+
+
+class Checkpoints:
+    """The checkpoints of a run, `checkpoints/NIMG.safetensors`.
+
+    Args:
+        out: Folder of the run.
+        keep: Newest that stay, beside the best.
+    """
+
+    def __init__(self, out: Path, keep: int) -> None:
+        self.folder = out / FOLDER
+        self.keep = keep
+
+    def all(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(self.folder.glob("[0-9]*.safetensors"))
+
+    def clear_partial(self) -> None:
+        """Remove what a run left that was killed while it wrote."""
+        for folder in (self.folder, self.folder.parent):
+            for file in folder.glob(".*.safetensors.*"):
+                file.unlink(missing_ok=True)
+
+    def save(self, engine: Engine, modules: Mapping[str, nn.Module], progress: Progress) -> None:
+        """Write a checkpoint, then remove those that need not stay.
+
+        Raises:
+            TrainingError: It cannot be written.
+        """
+        tensors: dict[str, Tensor] = {}
+        for name, module in modules.items():
+            for key, value in module.state_dict().items():
+                tensors[f"module/{name}/{key}"] = value
+        for name, optimizer in engine.optimizers.items():
+            for index, entries in optimizer.state_dict()["state"].items():
+                for key, value in entries.items():
+                    tensors[f"optimizer/{name}/{index}/{key}"] = value
+        meta = {
+            "progress": asdict(progress),
+            "groups": {name: _sizes(opt) for name, opt in engine.optimizers.items()},
+            "scalers": {name: scaler.state_dict() for name, scaler in engine.scalers.items()},
+        }
+        path = self.folder / f"{progress.nimg:010d}.safetensors"
+        try:
+            save_tensors(tensors, path, kind=KIND, meta=meta)
+        except CheckpointError as error:
+            raise TrainingError(self._cannot_write(error)) from error
+        self._prune(progress)
+
+    def load(self, engine: Engine, modules: Mapping[str, nn.Module]) -> Progress:
+        """Bring a run to its newest checkpoint; a run without one starts.
+
+        Raises:
+            TrainingError: The checkpoint is damaged, or of another configuration.
+        """
+        found = self.all()
+        if not found:
+            return Progress()
+        path = found[-1]
+        try:
+            tensors, meta = load_tensors(path, kind=KIND)
+            _check_names(modules, tensors)
+            for name, module in modules.items():
+                module.load_state_dict(_below(tensors, f"module/{name}/"))
+            for name, optimizer in engine.optimizers.items():
+                _load_optimizer(name, optimizer, tensors, meta["groups"])
+                if engine.scalers[name].is_enabled() and meta["scalers"][name]:
+                    engine.scalers[name].load_state_dict(meta["scalers"][name])
+            return Progress(**meta["progress"])
+        except (CheckpointError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()).removeprefix(f"{path}: ")[:200]
+            raise TrainingError(
+                f"{path}: not a state of this configuration ({reason}); choose another `out`, or "
+                "remove it to go on from the checkpoint before it"
+            ) from error
+
+    def _prune(self, progress: Progress) -> None:
+        for path in self.all()[: -self.keep]:
+            if int(path.stem) != progress.best_nimg:
+                path.unlink(missing_ok=True)
+
+    def _cannot_write(self, error: CheckpointError) -> str:
+        good = self.all()
+        rest = f"{good[-1].name} before it is whole" if good else "there is none before it"
+        return f"{error}; {rest}: make room on the disk and run the same command again"
+
+
+def _sizes(optimizer: torch.optim.Optimizer) -> list[int]:
+    return [len(group["params"]) for group in optimizer.param_groups]
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    size = len(prefix)
+    return {key[size:]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _check_names(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    held = {key.split("/")[1] for key in tensors if key.startswith("module/")}
+    if held != set(modules):
+        raise ValueError(f"it holds {', '.join(sorted(held))}, the recipe {', '.join(modules)}")
+
+
+def _load_optimizer(
+    name: str,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    groups: Mapping[str, list[int]],
+) -> None:
+    """Take the moments; learning rate and betas stay the recipe's as it is now."""
+    if groups.get(name) != _sizes(optimizer):
+        raise ValueError(
+            f"optimizer {name} of groups {groups.get(name)}, expected {_sizes(optimizer)}"
+        )
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in _below(tensors, f"optimizer/{name}/").items():
+        index, entry = key.split("/")
+        state.setdefault(int(index), {})[entry] = value
+    own = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": own})

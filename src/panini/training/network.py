@@ -1,0 +1,171 @@
+"""Networks at the start of their training, and their averages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from panini.checkpoints import load_prior, load_state, load_tensors
+from panini.config import Config
+from panini.errors import ConfigError
+from panini.models.degradation_encoder import DegradationEncoderConfig
+from panini.models.fusion import SeparableBranch
+from panini.models.mobile_encoder import MobileEncoder
+from panini.models.panini_net import PaniniNet
+from panini.models.prior import GanPrior
+from panini.training.config import RunConfig
+
+WEIGHTS = "panini.safetensors"
+"""What the stages that train a whole network leave for the next one."""
+
+
+class StartConfig(Config):
+    """A network of a named size with a trained prior and degradation encoder."""
+
+    size: str = "mobile-mfr"
+    """Named size of the network."""
+    prior: Path
+    """The converted prior."""
+    degradation_encoder: Path | None = None
+    """Weights of stage 1; None for sizes that have no degradation encoder."""
+
+
+def build_network(config: StartConfig, seed: int) -> PaniniNet:
+    """A network with the prior's and the DRE's weights; both are frozen.
+
+    Raises:
+        ConfigError: The size is unknown, or a file is of another shape.
+    """
+    torch.manual_seed(seed)
+    try:
+        net = PaniniNet.named(config.size)
+    except ValueError as error:
+        raise ConfigError(f"size: {error}") from error
+    prior = load_prior(config.prior)
+    if prior.config != net.config.prior:
+        raise ConfigError(
+            f"{config.prior}: a prior of {prior.config}, but {config.size} has {net.config.prior}"
+        )
+    net.prior.load_state_dict(prior.state_dict())
+    start_from_prior(net)
+    _load_degradation_encoder(net, config)
+    return freeze(net)
+
+
+def _load_degradation_encoder(net: PaniniNet, config: StartConfig) -> None:
+    wanted, path = net.config.degradation_encoder, config.degradation_encoder
+    if (wanted is None) != (path is None):
+        raise ConfigError(
+            f"degradation_encoder: {config.size} has {'none' if wanted is None else 'one'}, "
+            f"got {path}"
+        )
+    if path is None:
+        return
+    state, meta = load_tensors(path, kind="degradation-encoder")
+    if DegradationEncoderConfig(**meta["config"]) != wanted:
+        raise ConfigError(f"{path}: a {meta['config']} encoder, but {config.size} has {wanted}")
+    load_state(net.degradation_encoder, state, path)
+
+
+@torch.no_grad()
+def prior_features(prior: GanPrior, ws: Tensor) -> dict[int, Tensor]:
+    """The prior's own features at its fusable levels, level → (N, C, level, level)."""
+    features: dict[int, Tensor] = {}
+
+    def keep(level: int, feature: Tensor) -> Tensor:
+        features[level] = feature
+        return feature
+
+    prior.synthesis(ws, size=2 * max(prior.channels), fuse=keep)
+    return features
+
+
+@torch.no_grad()
+def start_from_prior(net: PaniniNet, num_samples: int = 64, seed: int = 0) -> None:
+    """Set what follows from the prior alone: mean latent, feature means and deviations."""
+    if isinstance(net.encoder, MobileEncoder):
+        net.encoder.w_avg.copy_(net.prior.w_avg)
+    levels = [lvl for lvl in net.fusion.levels if _has_statistics(net, lvl)]
+    if not levels:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(num_samples, net.prior.z_dim, generator=generator)
+    chunks = [
+        prior_features(net.prior, net.prior.broadcast(net.prior.mapping(part)))
+        for part in z.split(8)
+    ]
+    for level in levels:
+        branch = net.fusion.convs[str(level)]
+        assert isinstance(branch, SeparableBranch)
+        feature = torch.cat([chunk[level] for chunk in chunks])
+        branch.mean.copy_(feature.mean(dim=(0, 2, 3), keepdim=True))
+        branch.std.copy_(feature.std(dim=(0, 2, 3), keepdim=True) + 1e-3)
+
+
+def _has_statistics(net: PaniniNet, level: int) -> bool:
+    return isinstance(net.fusion.convs[str(level)], SeparableBranch)
+
+
+def freeze(net: PaniniNet) -> PaniniNet:
+    """Fix prior and degradation encoder, as the paper fixes the latter."""
+    net.train()
+    net.prior.requires_grad_(False)
+    if net.config.degradation_encoder is not None:
+        net.degradation_encoder.requires_grad_(False).eval()
+    return net
+
+
+def trainable(net: PaniniNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(all trainable parameters but the mask MLPs', the mask MLPs')."""
+    masks = [p for name, p in net.named_parameters() if "mask_mlp" in name]
+    known = {id(p) for p in masks}
+    return [p for p in net.parameters() if p.requires_grad and id(p) not in known], masks
+
+
+def check_lq_size(net: PaniniNet, config: RunConfig) -> None:
+    """Refuse data of another size or for another task than the network's.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    if net.config.in_size != config.data.lq_size:
+        raise ConfigError(
+            f"data.lq_size: the network takes faces of {net.config.in_size} px, "
+            f"got {config.data.lq_size}"
+        )
+    if net.config.task != config.data.task:
+        raise ConfigError(
+            f"data.task: the network is for {net.config.task}, got {config.data.task}"
+        )
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, net: nn.Module, images: int, half_life: int, nimg: int) -> None:
+    """Move the average towards the network; early averages are short (ramp-up).
+
+    Parameters that the network does not train are taken to be equal already.
+
+    Args:
+        ema: The average.
+        net: The network.
+        images: Images of the step.
+        half_life: In images.
+        nimg: Images seen so far.
+    """
+    decay = 0.5 ** (images / max(min(half_life, nimg / 10), 1e-8))
+    pairs: list[tuple[Tensor, Tensor]] = [
+        (average, value)
+        for average, value in zip(ema.parameters(), net.parameters(), strict=True)
+        if value.requires_grad
+    ]
+    for average, value in zip(ema.buffers(), net.buffers(), strict=True):
+        if average.is_floating_point():
+            pairs.append((average, value))
+        else:
+            average.copy_(value)
+    if pairs:
+        averages, values = (list(side) for side in zip(*pairs, strict=True))
+        get_ema_multi_avg_fn(decay)(averages, values, None)
