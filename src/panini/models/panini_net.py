@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from panini.models.bands import BandsConfig, PhotoBands
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.encoder import MFR_ENCODER, SR_ENCODER, PaperEncoder, PaperEncoderConfig
 from panini.models.fusion import DAFIConfig, FusionControl, build_fusion
@@ -67,6 +68,8 @@ class PaniniConfig:
     degradation_encoder: DegradationEncoderConfig | None
     """The DRE. None: a learned constant vector takes its place, as the paper does for SR; for
     task mfr that is the ablation "masks that know nothing of the degradation"."""
+    bands: BandsConfig | None = None
+    """Interpolation with the photo by bands of frequency; None: the paper has none."""
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
@@ -139,6 +142,8 @@ class PaniniConfig:
                 parts["degradation_encoder"] = _build(
                     DegradationEncoderConfig, parts["degradation_encoder"]
                 )
+            if parts.get("bands") is not None:
+                parts["bands"] = _build(BandsConfig, parts["bands"])
             return cls(**parts)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a Panini-Net configuration: {error!r}") from error
@@ -167,6 +172,7 @@ class PaniniOutput:
             where the fusion has no masks.
         ws: Latent codes, (N, num_ws, w_dim).
         degradation: v_DR, (N, repr_dim).
+        bands: The photo's share of each band, (N, levels), see `PhotoBands`; None without them.
     """
 
     image: Tensor
@@ -174,6 +180,7 @@ class PaniniOutput:
     theta: Tensor
     ws: Tensor
     degradation: Tensor
+    bands: Tensor | None = None
 
 
 class PaniniNet(nn.Module):
@@ -198,6 +205,7 @@ class PaniniNet(nn.Module):
         else:
             self.degradation_encoder = DegradationEncoder(config.degradation_encoder)
         self.fusion = build_fusion(config.fusion)
+        self.bands = None if config.bands is None else PhotoBands(config.bands)
 
     @classmethod
     def named(cls, name: str) -> PaniniNet:
@@ -243,8 +251,11 @@ class PaniniNet(nn.Module):
             return self.fusion(level, prior, image, masks.get(level), control)
 
         image = self.prior.synthesis(codes, size=size, fuse=fuse, window=window)
-        theta = _theta(masks, lq)
-        return PaniniOutput(image, masks, theta, codes, degradation)
+        shares = None
+        if self.bands is not None:
+            shares = self.bands.shares(degradation, control)
+            image = self.bands(image, lq, shares, window)
+        return PaniniOutput(image, masks, _theta(masks, lq), codes, degradation, shares)
 
 
 def _theta(masks: Mapping[int, Tensor], lq: Tensor) -> Tensor:
@@ -281,7 +292,13 @@ def _mobile(task: Task) -> PaniniConfig:
             initial_prior=MOBILE_MASKS,
         ),
         degradation_encoder=DegradationEncoderConfig(kind="mobile") if task == "mfr" else None,
+        bands=BandsConfig(levels=_BANDS[_BANDS.index(encoder.in_size) :], initial=_BAND_SHARES),
     )
+
+
+_BANDS = (512, 256, 128, 64, 32, 16, 8)
+_BAND_SHARES = {512: 0.03, 256: 0.1, 128: 0.3, 64: 0.6, 32: 0.85, 16: 0.95, 8: 0.97}
+"""Training starts with the photo's colours and outline, and the prior's detail."""
 
 
 def _tiny() -> PaniniConfig:
