@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from panini.cli.convert import convert
 from panini.cli.degrade import degrade
 from panini.cli.evaluate import evaluate
+from panini.cli.explain import explain
 from panini.cli.init import init
 from panini.cli.push import push
 from panini.cli.restore import restore
@@ -71,6 +72,7 @@ def main(
 
 
 app.command()(restore)
+app.command()(explain)
 app.command()(degrade)
 app.command()(evaluate)
 app.command()(train)
