@@ -97,6 +97,13 @@ def test_last_line_counts(job: Job) -> None:
     assert not is_done(job, {"model": "old"})
 
 
+def test_failure_leaves_the_result_that_is_there(job: Job) -> None:
+    finish(job)
+    with Report(job.target.parents[1], {"model": "other"}) as report:
+        report.append(Outcome(job=job, state="failed", error="exists already"))
+    assert is_done(job)
+
+
 def test_torn_and_foreign_lines_are_ignored(job: Job) -> None:
     finish(job)
     path = job.target.parents[1] / "report.jsonl"

@@ -10,8 +10,8 @@ Each line is one JSON object about one photo:
     input_bytes, input_mtime_ns, output_bytes, settings
                         by which a later run sees that nothing has changed
 
-A photo done again gets a new line; its last one counts. A name that is not UTF-8 holds escaped
-surrogates, as Python's `os.fsdecode` gives them.
+A photo done again gets a new line; its last one that is not `failed` tells of the result. A name
+that is not UTF-8 holds escaped surrogates, as Python's `os.fsdecode` gives them.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Report:
     def is_done(self, job: Job) -> bool:
         """Whether the result is there, of this photo as it is now, with these settings."""
         known = self._known.get(self._name(job.target))
-        if known is None or known.state == "failed" or known.settings != self._settings:
+        if known is None or known.settings != self._settings:
             return False
         try:
             if known.stamp != Stamp.of(job.source):
@@ -238,6 +238,8 @@ def _read(file: IO[bytes]) -> Iterable[tuple[str, _Known]]:
     for line in file:
         try:
             entry = json.loads(line)
+            if entry["state"] == "failed":
+                continue  # what an earlier line says of the result still holds
             stamp = (entry["input_bytes"], entry["input_mtime_ns"])
             # Thousands of lines share a few settings: each is kept once.
             shared = settings.setdefault(repr(entry["settings"]), entry["settings"])

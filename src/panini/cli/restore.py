@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panini.errors import ConfigError, ImageError, NoFaceError, PaniniError
-from panini.images import OUTPUT_SUFFIXES, check_output, find_images, write_rgb, write_whole
+from panini.errors import ConfigError
 
 if TYPE_CHECKING:
-    from panini.restorer import Restoration, Restorer
+    from panini.batch import BatchOptions, Job, Outcome, Report
+
+FILES, FACES, STRENGTH, PASTING, MACHINE = (
+    "Files",
+    "Which faces",
+    "How strongly",
+    "Back into the photo",
+    "Model and machine",
+)
+"""Panels of the help, in the order in which the options are declared."""
+
+INTERRUPTED = 130  # What a shell reports of a program that Ctrl-C ended.
 
 
 class Upscale(StrEnum):
@@ -35,203 +47,318 @@ class NoFace(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What was asked for on the command line."""
-
-    aligned: bool
-    upscale: int
-    prior_bias: float
-    min_face: float
-    save_faces: bool
-    no_face: NoFace
-    overwrite: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One photo."""
-
-    source: Path
-    target: Path
+Photos = Annotated[
+    list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", help="A folder; or, for a single photo, a file.", rich_help_panel=FILES
+    ),
+]
+Recursive = Annotated[
+    bool,
+    typer.Option(
+        "--recursive",
+        "-r",
+        help="Take folders with all that is below them, and keep their tree in OUT. OUT gets a "
+        "report.jsonl; run again, photos are left out that it says are done with the same "
+        "options, if neither they nor their results have changed.",
+        rich_help_panel=FILES,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="png|jpg|webp|…",
+        help="Write this format; default: each photo's own, or PNG where that is only read.",
+        rich_help_panel=FILES,
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(min=1, max=100, help="Of JPEG, WebP and the like.", rich_help_panel=FILES),
+]
+MarkIt = Annotated[
+    bool,
+    typer.Option(
+        "--mark/--no-mark",
+        help="Say in the file that an algorithm altered the photo, with model, θ and settings.",
+        rich_help_panel=FILES,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Do all again and replace outputs. Without it, an output that exists stays, and is "
+        "an error unless -r knows it to be done.",
+        rich_help_panel=FILES,
+    ),
+]
+Aligned = Annotated[
+    bool,
+    typer.Option(
+        "--aligned",
+        help="The images are square face crops, FFHQ-aligned.",
+        rich_help_panel=FACES,
+    ),
+]
+Faces = Annotated[
+    str,
+    typer.Option(
+        metavar="all|largest|center|NUMBER",
+        help="Which faces of a photo; number 1 is the largest.",
+        rich_help_panel=FACES,
+    ),
+]
+MinFace = Annotated[
+    float, typer.Option(min=12, help="Least largest side of a face, px.", rich_help_panel=FACES)
+]
+WithoutFace = Annotated[
+    NoFace,
+    typer.Option(help="What becomes of a photo in which no face was found.", rich_help_panel=FACES),
+]
+SaveFaces = Annotated[
+    bool,
+    typer.Option(
+        "--save-faces", help="Also write each face, before and after.", rich_help_panel=FACES
+    ),
+]
+PriorBias = Annotated[
+    str,
+    typer.Option(
+        metavar="-3…3",
+        help="Above 0 trusts the face generator more, below 0 the photo; or by level (px): "
+        "64=1,32=-0.5",
+        rich_help_panel=STRENGTH,
+    ),
+]
+Variations = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=64,
+        metavar="N",
+        help="Also write N other results that the photo supports as well, and a sheet of them.",
+        rich_help_panel=STRENGTH,
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Of variations and grain.", rich_help_panel=STRENGTH)
+]
+Enlarge = Annotated[
+    Upscale, typer.Option(help="Enlarge the rest of the photo (Lanczos).", rich_help_panel=PASTING)
+]
+ColourMatch = Annotated[
+    bool,
+    typer.Option(
+        "--colour-match/--no-colour-match",
+        help="Give faces the broad colours and brightness of the photo.",
+        rich_help_panel=PASTING,
+    ),
+]
+Grain = Annotated[
+    bool,
+    typer.Option("--grain", help="Give faces the grain of the photo.", rich_help_panel=PASTING),
+]
+KeepColour = Annotated[
+    bool,
+    typer.Option(
+        "--keep-colour",
+        help="Leave restored faces in colour in a grey photo.",
+        rich_help_panel=PASTING,
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="A shipped model or a .safetensors file.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=MACHINE)]
 
 
 def restore(
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="A folder; or, for a single photo, a file to write."),
-    ],
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The images are square face crops, FFHQ-aligned.")
-    ] = False,
-    upscale: Annotated[
-        Upscale, typer.Option(help="Enlarge the rest of the photo (Lanczos).")
-    ] = Upscale.ONE,
-    prior_bias: Annotated[
-        float, typer.Option(help="Above 0 trusts the face generator more, below 0 the photo.")
-    ] = 0.0,
-    min_face: Annotated[
-        float, typer.Option(min=12, help="Least largest side of a face, px.")
-    ] = 24.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    model: Annotated[
-        str, typer.Option(metavar="NAME|PATH", help="A shipped model or a .safetensors file.")
-    ] = "mobile-mfr",
-    save_faces: Annotated[
-        bool, typer.Option("--save-faces", help="Also write each face, before and after.")
-    ] = False,
-    no_face: Annotated[
-        NoFace, typer.Option(help="What becomes of a photo in which no face was found.")
-    ] = NoFace.COPY,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs.")] = False,
+    photos: Photos,
+    out: Out,
+    recursive: Recursive = False,
+    format_: Format = None,
+    quality: Quality = None,
+    mark: MarkIt = True,
+    overwrite: Overwrite = False,
+    aligned: Aligned = False,
+    faces: Faces = "all",
+    min_face: MinFace = 24.0,
+    no_face: WithoutFace = NoFace.COPY,
+    save_faces: SaveFaces = False,
+    prior_bias: PriorBias = "0",
+    variations: Variations = 0,
+    seed: Seed = 0,
+    upscale: Enlarge = Upscale.ONE,
+    colour_match: ColourMatch = True,
+    grain: Grain = False,
+    keep_colour: KeepColour = False,
+    model: Model = "mobile-mfr",
+    device: Device = "auto",
 ) -> None:
-    """Restore every face of photos: find, align, draw anew, paste back.
+    """Restore the faces of photos: find, align, draw anew, paste back.
 
     Each photo gets a line with its faces and their θ, the share that comes from the face
     generator: the higher, the more was invented.
     """
-    options = Options(
+    from panini.batch import BatchOptions, make_plan
+    from panini.editing import parse_bias
+    from panini.faces.select import parse_choice
+
+    options = BatchOptions(
         aligned=aligned,
         upscale=int(upscale),
-        prior_bias=prior_bias,
+        prior_bias=parse_bias(prior_bias),
         min_face=min_face,
+        faces=parse_choice(faces),
+        keep_colour=keep_colour,
+        match_colour=colour_match,
+        grain=grain,
+        quality=quality,
+        mark=mark,
+        no_face=no_face.value,
         save_faces=save_faces,
-        no_face=no_face,
+        variations=variations,
+        seed=seed,
         overwrite=overwrite,
     )
-    if aligned and options.upscale != 1:
+    _check(options)
+    suffix = f".{format_.lower().removeprefix('.')}" if format_ else None
+    plan = make_plan(photos, out, recursive=recursive, suffix=suffix)
+    for problem in plan.problems:
+        _complain(problem)
+    if not plan.jobs:
+        raise typer.Exit(1)
+    with _report(out, model, options) if recursive else nullcontext() as report:
+        failed = _restore_all(plan.jobs, report, (model, device), options)
+    if failed or plan.problems:
+        raise typer.Exit(1)
+
+
+def _check(options: BatchOptions) -> None:
+    """Refuse options that contradict each other."""
+    if not options.aligned:
+        return
+    if options.upscale != 1:
         raise ConfigError("--upscale enlarges the rest of a photo: an aligned face has none")
-    jobs, failed = _plan(photos, out)
-    if not jobs:
-        raise typer.Exit(1)
-
-    from panini.restorer import Restorer
-
-    restorer = Restorer.from_pretrained(model, device)
-    with _bar(len(jobs)) as advance:
-        for job in jobs:
-            try:
-                typer.echo(_restore_photo(restorer, job, options))
-            except PaniniError as error:
-                _complain(str(error))
-                failed += 1
-            advance()
-    if failed:
-        raise typer.Exit(1)
+    if options.faces != "all":
+        raise ConfigError("--faces chooses among the faces of a photo: an aligned crop is one")
 
 
-def _plan(photos: list[Path], out: Path) -> tuple[list[Job], int]:
-    """What to write where, and how many of the arguments are no good (each is reported)."""
-    sources: list[Path] = []
-    failed = 0
-    for photo in photos:
-        try:
-            sources += find_images([photo])
-        except ImageError as error:
-            _complain(str(error))
-            failed += 1
-    if _is_file_name(out) and not out.is_dir():
-        if len(photos) > 1 or len(sources) > 1:
-            raise ImageError(f"{out}: is one file for {len(sources)} photos; give a folder")
-        _make_folder(out.parent)
-        return [Job(source=source, target=out) for source in sources], failed
-    if out.exists() and not out.is_dir():
-        raise ImageError(f"{out}: is a file, expected a folder")
-    _make_folder(out)
-    jobs: list[Job] = []
-    taken: set[Path] = set()
-    for source in dict.fromkeys(sources):
-        # A format that cannot be written goes out as PNG; a.jpg and b/a.jpg must not meet.
-        kept = source.suffix.lower() in OUTPUT_SUFFIXES
-        target = out / (source.name if kept else f"{source.name}.png")
-        number = 2
-        while target in taken:
-            target = out / f"{source.stem}-{number}{source.suffix if kept else '.png'}"
-            number += 1
-        taken.add(target)
-        jobs.append(Job(source=source, target=target))
-    return jobs, failed
+def _report(out: Path, model: str, options: BatchOptions) -> Report:
+    from panini.batch import Report
+
+    return Report(out, {"model": _identity(model), **options.settings()})
 
 
-def _is_file_name(path: Path) -> bool:
-    return path.suffix.lower() in OUTPUT_SUFFIXES
+def _identity(model: str) -> str:
+    """The weights' name and the start of their sha256, so that new weights mean new results."""
+    from panini.checkpoints.io import sha256_of
+    from panini.checkpoints.specs import SPECS
+
+    if model in SPECS:
+        return f"{model} {SPECS[model].sha256[:12]}"
+    path = Path(model)
+    return f"{path.name} {sha256_of(path)[:12]}" if path.is_file() else model
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(f"{folder}: cannot be made ({error.strerror})") from error
-
-
-def _restore_photo(restorer: Restorer, job: Job, options: Options) -> str:
-    """Restore one photo, write it, and tell about it in a line."""
-    # Said before the work, not after it.
-    check_output(job.target, overwrite=options.overwrite)
-    if job.target.exists() and job.source.exists() and job.target.samefile(job.source):
-        raise ImageError(f"{job.target}: is the photo itself; choose another output")
-    if options.aligned:
-        result = restorer.restore_aligned(job.source, prior_bias=options.prior_bias)
-    else:
-        result = restorer.restore(
-            job.source,
-            upscale=options.upscale,
-            prior_bias=options.prior_bias,
-            min_face=options.min_face,
-        )
-    if not result.faces:
-        return _without_face(result, job, options)
-    result.save(job.target, overwrite=options.overwrite)
-    if options.save_faces:
-        _save_faces(result, job.target, overwrite=options.overwrite)
-    thetas = " ".join(f"{face.theta:.2f}" for face in result.faces)
-    count = len(result.faces)
-    return f"{job.source} -> {job.target}: {count} face{'s' * (count > 1)}, θ {thetas}"
-
-
-def _without_face(result: Restoration, job: Job, options: Options) -> str:
-    """Skip, or copy and report, a photo without faces.
+def _restore_all(
+    jobs: list[Job], report: Report | None, loading: tuple[str, str], options: BatchOptions
+) -> int:
+    """Restore what is not done yet; the number of photos that went wrong.
 
     Raises:
-        NoFaceError: Always, except when the user chose to skip such photos.
+        typer.Exit: Ctrl-C was pressed.
     """
-    found = f"no face of at least {options.min_face:g} px found"
-    if options.no_face is NoFace.SKIP:
-        return f"{job.source}: {found}, skipped"
-    if options.no_face is NoFace.FAIL:
-        raise NoFaceError(f"{job.source}: {found}")
-    if options.upscale == 1 and job.source.suffix.lower() == job.target.suffix.lower():
-        # The same bytes: depth, alpha and all metadata stay.
-        write_whole(job.target, job.source.read_bytes())
-        raise NoFaceError(f"{job.source}: {found}; copied unchanged to {job.target}")
-    result.save(job.target, overwrite=options.overwrite)
-    done = "converted" if options.upscale == 1 else "only enlarged"
-    raise NoFaceError(f"{job.source}: {found}; {done} to {job.target}")
+    from panini.batch import run
+
+    todo = jobs
+    if report:
+        todo = [job for job in jobs if options.overwrite or not report.is_done(job)]
+        report.sweep(jobs)
+    outcomes: list[str] = []
+    if todo:
+        from panini.restorer import Restorer
+
+        with _interruptible() as stop, _bar(len(todo)) as advance:
+            restorer = Restorer.from_pretrained(*loading)
+            for outcome in run(todo, restorer, options, report=report, stop=stop.is_set):
+                _tell(outcome)
+                outcomes.append(outcome.state)
+                advance()
+        if len(outcomes) < len(todo):
+            again = "; the same command goes on from there" if report else ""
+            _complain(f"stopped: {len(outcomes)} of {len(todo)} photos done{again}")
+            raise typer.Exit(INTERRUPTED)
+    if report:
+        typer.echo(_summary(outcomes, len(jobs) - len(todo)))
+    return outcomes.count("failed") + outcomes.count("copied")
 
 
-def _save_faces(result: Restoration, target: Path, *, overwrite: bool) -> None:
-    """`faces/NAME_1_lq.png`, `faces/NAME_1_restored.png`, … beside the photo."""
-    import numpy as np
+def _tell(outcome: Outcome) -> None:
+    """A photo's line: on stdout, or as an error."""
+    if outcome.state == "done":
+        thetas = " ".join(f"{face.theta:.2f}" for face in outcome.faces)
+        count = f"{len(outcome.faces)} face{'s' * (len(outcome.faces) > 1)}"
+        typer.echo(_shown(f"{outcome.job.source} -> {outcome.job.target}: {count}, θ {thetas}"))
+    elif outcome.state == "skipped":
+        typer.echo(_shown(f"{outcome.error}"))
+    else:
+        _complain(f"{outcome.error}")
 
-    folder = target.parent / "faces"
-    _make_folder(folder)
-    for number, face in enumerate(result.faces, start=1):
-        for kind, image in (("lq", face.lq), ("restored", face.restored)):
-            path = folder / f"{target.stem}_{number}_{kind}.png"
-            write_rgb(path, np.asarray(image), overwrite=overwrite)
+
+def _summary(states: list[str], before: int) -> str:
+    words = {"done": "restored", "copied": "copied", "skipped": "skipped", "failed": "failed"}
+    parts = [f"{states.count(state)} {word}" for state, word in words.items() if state in states]
+    if before:
+        parts.append(f"{before} done before")
+    return ", ".join(parts)
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event that is given; a second one interrupts."""
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nstopping after the photo at hand; Ctrl-C again stops at once\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may change what a signal does
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        _complain("stopped at once")
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr where that is a terminal; gives what moves it on."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
+    columns = ("restoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
+        *columns,
         console=console,
         transient=True,
         disable=not console.is_terminal,
@@ -243,4 +370,9 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
 
 
 def _complain(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(_shown(f"error: {message}"), err=True)
+
+
+def _shown(text: str) -> str:
+    """Text that any terminal takes: names that are not UTF-8 get a mark for each odd byte."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
