@@ -65,7 +65,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
     Image.init()
     kinds = [kind for kind in _KINDS if kind in Image.OPEN and (heif or kind != "HEIF")]
     try:
-        with quiet(), Image.open(path, formats=kinds) as image:
+        # By its path Pillow would map the file into memory, and then shears turned TIFFs (13.0).
+        with path.open("rb") as file, quiet(), Image.open(file, formats=kinds) as image:
             check_size(image.size, str(path), max_pixels)
             yield image
     except Image.DecompressionBombError as error:

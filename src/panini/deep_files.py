@@ -23,7 +23,7 @@ from panini.metadata import Metadata, descriptive_exif, upright_exif
 
 logger = logging.getLogger(__name__)
 
-_LEVEL = 6  # Of zlib: above it files are hardly smaller, and much slower.
+_LEVEL = 4  # Of zlib: above it files are hardly smaller, and slow.
 _BAND = 1 << 22  # Bytes that are compressed at a time.
 
 
@@ -69,7 +69,8 @@ def read_deep(path: Path, image: Image.Image) -> Planes | None:
         except ValueError:  # a BigTIFF
             return None
     decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != size[::-1]:
+    # Pillow gives the size of the upright photo, or of the one in the file: as it thinks best.
+    if decoded is None or decoded.dtype != np.uint16 or sorted(decoded.shape[:2]) != sorted(size):
         logger.warning("%s: its 16 bits cannot be read, only 8 of them are kept", path)
         return None
     if decoded.shape[2] == 4:

@@ -183,8 +183,7 @@ def encode(path: Path, image: Image.Image, options: Mapping[str, Any]) -> memory
         options["subsampling"] = "4:0:0"  # else Pillow makes three channels of it
     buffer = BytesIO()
     try:
-        with quiet():
-            image.save(buffer, kind.name, **options)
+        image.save(buffer, kind.name, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise ImageError(f"{path}: cannot be written as {kind.name} ({error})") from error
     return buffer.getbuffer()

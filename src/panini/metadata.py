@@ -75,7 +75,7 @@ class Mark:
         thetas = " ".join(f"{theta:.2f}" for theta in self.thetas)
         return (
             f"panini-net {__version__}: faces drawn anew by {_plain(self.model)}, "
-            f"θ {thetas}, settings {json.dumps(self.settings)}"
+            f"θ {thetas}, settings {_json(self.settings)}"
         )
 
 
@@ -151,6 +151,7 @@ def _merge(xmp: str, mark: Mark) -> str:
     """Raises ValueError or ParseError for what is no XMP."""
     if "<!DOCTYPE" in xmp or "<!ENTITY" in xmp:
         raise ValueError("XMP has no document type")
+    ElementTree.fromstring(xmp)  # what is well-formed cannot lead the searches below astray
     for namespace, (usual, names) in _REPLACED.items():
         prefixes = re.findall(rf'xmlns:([\w.-]+)\s*=\s*["\']{re.escape(namespace)}["\']', xmp)
         xmp = _without(xmp, {usual, *prefixes}, names)
@@ -170,10 +171,10 @@ def _without(xmp: str, prefixes: Iterable[str], names: Iterable[str]) -> str:
     """Without these properties, be they attributes or elements, and statements left empty."""
     name = rf"(?:{'|'.join(map(re.escape, prefixes))}):(?:{'|'.join(names)})"
     xmp = re.sub(rf'\s{name}\s*=\s*(?:"[^"]*"|\'[^\']*\')', "", xmp)
-    xmp = re.sub(rf"\s*<{name}\b[^<>]*/>", "", xmp)
-    xmp = re.sub(rf"\s*<({name})\b[^<>]*>.*?</\1\s*>", "", xmp, flags=re.DOTALL)
-    empty = rf'\s*<rdf:Description\b[^<>]*xmlns:panini="{re.escape(XMP_NAMESPACE)}"[^<>]*>\s*'
-    return re.sub(rf"{empty}</rdf:Description>", "", xmp)
+    xmp = re.sub(rf"(?<!\s)\s*<{name}\b[^<>]*/>", "", xmp)
+    xmp = re.sub(rf"(?<!\s)\s*<({name})\b[^<>]*>.*?</\1\s*>", "", xmp, flags=re.DOTALL)
+    empty = rf'<rdf:Description\b[^<>]*xmlns:panini="{re.escape(XMP_NAMESPACE)}"[^<>]*>\s*'
+    return re.sub(rf"{empty}</rdf:Description>\n?", "", xmp)
 
 
 def _statement(mark: Mark, about: str) -> str:
@@ -186,7 +187,7 @@ def _statement(mark: Mark, about: str) -> str:
         "panini:Note": mark.note,
         "panini:Model": _plain(mark.model),
         "panini:Thetas": json.dumps([round(theta, 4) for theta in mark.thetas]),
-        "panini:Settings": json.dumps(mark.settings),
+        "panini:Settings": _json(mark.settings),
     }
     lines = "".join(f"  <{key}>{escape(text)}</{key}>\n" for key, text in facts.items())
     return (
@@ -194,6 +195,10 @@ def _statement(mark: Mark, about: str) -> str:
         f'xmlns:Iptc4xmpExt="{_IPTC}" xmlns:panini="{XMP_NAMESPACE}">\n'
         f"{lines}</rdf:Description>\n"
     )
+
+
+def _json(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, default=str)
 
 
 def _plain(text: str) -> str:
