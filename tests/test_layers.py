@@ -20,7 +20,7 @@ LAYERS = [
     {"photos", "deep_files", "metadata", "images", "decoding", "config", "errors", "runtime"},
 ]
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
-STAGES = {"degradation", "warmup", "restoration"}
+STAGES = {"degradation", "prior", "warmup", "restoration"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

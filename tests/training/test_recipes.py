@@ -9,6 +9,7 @@ import pytest
 from panini.config import load_config
 from panini.models.panini_net import named_config
 from panini.training.degradation import DegradationRunConfig
+from panini.training.prior import PriorRunConfig
 from panini.training.restoration import RestorationRunConfig
 from panini.training.run import RunConfig
 from panini.training.warmup import WarmupRunConfig
@@ -16,6 +17,7 @@ from panini.training.warmup import WarmupRunConfig
 CONFIGS = Path(__file__).parents[2] / "configs"
 SCHEMAS: dict[str, type[RunConfig]] = {
     "degradation": DegradationRunConfig,
+    "prior": PriorRunConfig,
     "warmup": WarmupRunConfig,
     "restoration": RestorationRunConfig,
 }

@@ -17,6 +17,7 @@ class StageName(StrEnum):
     """The stages, in their order."""
 
     DEGRADATION = "degradation"
+    PRIOR = "prior"
     WARMUP = "warmup"
     RESTORATION = "restoration"
 
@@ -35,8 +36,9 @@ def train(
 ) -> None:
     """Train one stage. To resume a run, give the same command again.
 
-    degradation: the degradation encoder, by momentum contrast. warmup: latents, features and
-    masks on faces of the prior. restoration: the whole, with L1, perceptual and adversarial loss.
+    degradation: the degradation encoder, by momentum contrast. prior: the face generator, where
+    none is at hand. warmup: latents, features and masks on faces of the prior. restoration: the
+    whole, with L1, perceptual and adversarial loss.
 
     On several GPUs: accelerate launch -m panini.cli.main train STAGE --config FILE
     """
@@ -62,10 +64,11 @@ def train(
 
 def _stage(name: StageName) -> tuple[Any, Any]:
     """A stage's recipe and what runs it."""
-    from panini.training import degradation, restoration, warmup
+    from panini.training import degradation, prior, restoration, warmup
 
     stages = {
         StageName.DEGRADATION: (degradation.DegradationRunConfig, degradation.train),
+        StageName.PRIOR: (prior.PriorRunConfig, prior.train),
         StageName.WARMUP: (warmup.WarmupRunConfig, warmup.train),
         StageName.RESTORATION: (restoration.RestorationRunConfig, restoration.train),
     }
