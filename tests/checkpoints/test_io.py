@@ -177,7 +177,7 @@ def test_float16_halves_the_file_and_loads_as_float32(net, saved, tmp_path):
 @pytest.mark.parametrize(
     ("meta", "reason"),
     [
-        ({}, "'config'"),
+        ({}, "not a Panini-Net configuration: TypeError"),
         ({"config": {}}, "not a Panini-Net configuration: KeyError('prior')"),
         ({"config": {"prior": {"kind": "diffusion"}}}, "not a Panini-Net configuration"),
     ],
@@ -204,7 +204,7 @@ def test_an_unknown_name_lists_the_known(monkeypatch):
     spec = Spec(file="x.safetensors", sha256="0" * 64, licence="")
     monkeypatch.setattr(io, "SPECS", {"one": spec, "two": spec})
     message = error_of(load_model, "moblie-mfr")
-    assert message == "moblie-mfr: unknown model; known: one, two; or give a .safetensors file"
+    assert message == "moblie-mfr: unknown model; known: one, two; or give a weights file"
     monkeypatch.setattr(io, "SPECS", {})
     assert "known: none installed" in error_of(load_model, "mobile-mfr")
     assert error_of(load_model, "no/such.safetensors") == "no/such.safetensors: no such file"

