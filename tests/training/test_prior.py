@@ -8,12 +8,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from panini.checkpoints import load_prior, load_tensors, save_tensors
+from panini.checkpoints import load_prior, load_tensors, save_model, save_tensors
+from panini.checkpoints.assemble import Plan, assemble
 from panini.errors import ConfigError
 from panini.models.mobile_stylegan import MobileStyleGAN
 from panini.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from panini.training.distillation import PRIOR, DistilStage, build_student
 from panini.training.prior import GanStage, PathLength, PathLengthConfig, PriorRunConfig, train
+from panini.training.restoration import RestorationRunConfig, RestorationStage
 from panini.training.run import fit
 
 SHAPE = {
@@ -210,6 +212,31 @@ def test_recipes_that_cannot_be_are_refused(recipe, prior, shard_group):
         GanStage(recipe(data=faces(shard_group, gt_size=128)))
     with pytest.raises(ConfigError, match="is no StyleGAN2; a light prior is distilled"):
         GanStage(recipe(gan={"init": prior}))
+
+
+def test_a_network_around_a_prior_can_be_restored_with(kit, shard_group, vgg, tmp_path):
+    torch.manual_seed(0)
+    prior = StyleGAN2(StyleGAN2Config(**SHAPE | {"size": 128})).requires_grad_(False)
+    net = assemble(prior, Plan(size=128, encoder="mobile"))
+    save_model(net, tmp_path / "net.safetensors", provenance={})
+    config = RestorationRunConfig.model_validate(
+        {
+            "out": tmp_path / "run",
+            "init": tmp_path / "net.safetensors",
+            "images": 8,
+            "window": 32,
+            "patch": 48,
+            "device": "cpu",
+            "perceptual": {"vgg": vgg, "weight": 1e-5},
+            "data": kit.data(shard_group),
+        }
+    )
+    stage = RestorationStage(config)
+    before = kit.copy_of(stage.net)
+    figures = stage.step(kit.batch(stage), 0, 0)
+    assert all(value.isfinite() for value in figures.values())
+    changed = {name.split(".")[0] for name in kit.changed(stage.net, before)}
+    assert changed == {"encoder", "fusion"}
 
 
 # ----------------------------------------------------------------------------------------------
