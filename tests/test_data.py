@@ -413,6 +413,14 @@ def test_super_resolution_only_reduces(shard, where):
     assert (to_float(part.lq) - small).abs().mean() < 0.02
 
 
+@pytest.mark.parametrize("where", ["worker", "device"])
+def test_whole_faces_alone_are_not_degraded(shard, where):
+    data = config(group(shard), task="none", degradations=[], degrade_on=where)
+    (part,) = Finisher(data, 0, "cpu")(FaceBatches(data, seed=0)[0], (0,))
+    assert part.lq.numel() == 0
+    assert part.gt.shape == (4, 3, 64, 64)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -401,3 +401,13 @@ def test_quantisation_tables_are_libjpegs(quality):
     with Image.open(buffer) as opened:
         tables = opened.quantization  # pyright: ignore[reportAttributeAccessIssue]
     assert _quantisation_tables(quality).tolist() == [list(tables[0]), list(tables[1])]
+
+
+def test_a_rate_can_be_drawn_in_place_of_the_low_side():
+    """As the paper prints it: uniform in the factor, not in the side."""
+    drawn = [DegradationRange(rate=(10, 200)).sample(rng(seed)).rate for seed in range(400)]
+    assert 10 <= min(drawn) < 20
+    assert 190 < max(drawn) <= 200
+    assert 95 < np.mean(drawn) < 115
+    with pytest.raises(ConfigError, match="rate runs from 5 down to 2"):
+        DegradationRange(rate=(5, 2))

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from panini.checkpoints import load_model, load_tensors
+from panini.checkpoints import load_model, load_prior, load_tensors
 from panini.config import load_config
 from panini.data import to_float
 from panini.errors import ConfigError, TrainingError
@@ -197,6 +197,91 @@ def test_lpips_can_be_the_perceptual_term(kit, recipe, vgg, heads):
     torch.testing.assert_close(Perceptual(config)(restored, gt), expected)
     stage = RestorationStage(recipe(perceptual=config.model_dump()))
     assert stage.step(kit.batch(stage), 0, 0)["perceptual_shards_64"] > 0
+
+
+# ----------------------------------------------------------------------------------------------
+# What the paper does not have
+
+
+def test_a_discriminator_of_features_learns_and_teaches(kit, recipe, vgg):
+    feature = {"vgg": vgg, "scale": 128, "patch": 48, "channels": 8, "weight": 10.0}
+    feature |= {"r1_weight": 1.0, "r1_every": 1}
+    config = recipe(feature_adversarial=feature, adversarial=ADVERSARIAL)
+    stage = RestorationStage(config)
+    assert set(stage.modules) == {"net", "ema", "discriminator", "feature_discriminator"}
+    before = kit.copy_of(stage.modules["feature_discriminator"])
+    figures = stage.step(kit.batch(stage), 0, 0)
+    assert {"feature_adversarial", "feature_d_real", "feature_d_fake"} <= figures.keys()
+    assert kit.changed(stage.modules["feature_discriminator"], before) == set(before)
+    torch.manual_seed(0)
+    without = RestorationStage(recipe(adversarial=ADVERSARIAL))
+    without.step(kit.batch(without), 0, 0)
+    assert kit.changed(stage.net, kit.copy_of(without.net))
+
+
+def test_windows_and_sizes_grow_over_the_images(kit, recipe):
+    phases = [{"until": 8, "window": 16, "size": 128}, {"until": 16, "window": 32}]
+    config = recipe(window=64, phases=phases)
+    assert [config.output_at(nimg) for nimg in (0, 7, 8, 15, 16)] == [
+        *[(16, 128)] * 2,
+        *[(32, None)] * 2,
+        (64, None),
+    ]
+    stage = RestorationStage(config)
+    drawn = [stage._draw(kit.batch(stage), 0, nimg)[0] for nimg in (0, 8, 16)]
+    assert [part.images[0].shape[-1] for part in drawn] == [32, 64, 128]
+    names = set().union(*(stage.step(kit.batch(stage), s, 0) for s in range(2)))
+    assert "l1_shards_64" in names
+
+
+def test_sizes_that_the_prior_does_not_have_are_refused(recipe):
+    phases = [{"until": 8, "window": 32, "size": 100}]
+    with pytest.raises(ConfigError, match=r"phases: expected sizes among \[128\], got 100"):
+        RestorationStage(recipe(phases=phases))
+
+
+def test_validation_judges_the_average_whole(kit, recipe, shard, monkeypatch):
+    config = recipe(images=8)
+    stage = RestorationStage(config)
+    figures = stage.validate(kit.batch(stage)[:1])
+    assert list(figures) == ["perceptual", "l1", "theta"]
+    lq, gt = (to_float(part) for part in kit.batch(stage)[0][:2])
+    with torch.no_grad():
+        restored = stage.ema(lq).image
+    columns = stage.pictures(kit.batch(stage)[:1])
+    assert [column.shape for column in columns] == [(2, 3, 256, 256)] * 3
+    expected = [F.interpolate(x, (256, 256), mode="bilinear", antialias=True) for x in (lq, gt)]
+    torch.testing.assert_close(columns[0], expected[0])
+    torch.testing.assert_close(columns[2], expected[1])
+    whole = F.interpolate(restored, (256, 256), mode="bilinear", antialias=True)
+    torch.testing.assert_close(columns[1], whole)
+    torch.testing.assert_close(figures["l1"], (whole - expected[1]).abs().mean())
+
+
+def test_a_network_can_start_from_its_prior(recipe, prior, encoder_weights):
+    start = {"size": "tiny", "prior": prior, "degradation_encoder": encoder_weights}
+    config = recipe(init=None, start=start)
+    stage = RestorationStage(config)
+    assert torch.equal(stage.net.prior.w_avg, load_prior(prior).w_avg)
+    for both in ({"start": start}, {"init": None}):
+        with pytest.raises(ValidationError, match="init: name either the weights to go on from"):
+            recipe(**both)
+    wrong = {"size": "tiny", "prior": prior}
+    with pytest.raises(ConfigError, match="degradation_encoder: tiny has one, got None"):
+        RestorationStage(recipe(init=None, start=wrong))
+
+
+def test_data_for_another_task_is_refused(recipe, shard_group, kit):
+    data = kit.data(shard_group) | {"task": "sr16", "degradations": []}
+    with pytest.raises(ConfigError, match=r"data\.task: the network is for mfr, got sr16"):
+        RestorationStage(recipe(data=data))
+
+
+def test_without_an_average_the_network_itself_is_kept(kit, recipe):
+    config = recipe(images=4, ema_half_life=0)
+    stage = RestorationStage(config)
+    fit(stage, config)
+    assert kit.changed(stage.ema, kit.copy_of(stage.net)) == set()
 
 
 # ----------------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(kit, recipe):
     inner = stage.step
 
     def slow(batch, step, nimg):
-        if step == 1:
+        if step == 1:  # the last step of this leg
             stage.engine.started -= 1000.0
         return inner(batch, step, nimg)
 

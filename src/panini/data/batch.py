@@ -30,14 +30,15 @@ class RawGroup(NamedTuple):
     """One group's part of a batch as the workers leave it; `data.device` finishes it."""
 
     lq: Tensor
-    """Degraded faces, uint8 (count, 3, lq_size, lq_size); (0,) where the device degrades."""
+    """Degraded faces, uint8 (count, 3, lq_size, lq_size); (0,) where the device degrades,
+    and for the task none."""
     gt: Tensor
     """Truth, uint8 (count, 3, gt_size, gt_size); (0,) where a live prior draws it."""
     w: Tensor
     """(count, w_dim) float32; (count, 0) where the source is no prior."""
     params: Tensor
     """What is done to each face, float64 (count, 4): the fields of `DegradationParams`; (0, 4)
-    for the task sr16."""
+    for the other tasks."""
     skipped: list[str]
     """What was wrong with the faces drawn that could not be read."""
 
@@ -122,7 +123,7 @@ class FaceBatches(Dataset[list[RawGroup]]):
             order = step * self.share.world * config.count + item if self.in_order else None
             sample = _draw(source, generator, skipped, order)
             image = _vary(sample.image, config, generator)
-            if self.config.degrade_on == "worker":
+            if self.config.degrade_on == "worker" and self.config.task != "none":
                 lqs.append(self._degrade(image, params, generator))
             gts.append(resize(image, config.gt_size))
             ws.append(np.zeros(0, np.float32) if sample.w is None else sample.w)
@@ -136,7 +137,7 @@ class FaceBatches(Dataset[list[RawGroup]]):
 
     def _params(self, key: tuple[int, int, int], weights: np.ndarray) -> DegradationParams | None:
         """What is done to a face, by its (step, group, item)."""
-        if self.config.task == "sr16":
+        if self.config.task != "mfr":
             return None
         step, index, item = key
         alike = item // 2 if self.paired else item

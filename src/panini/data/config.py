@@ -83,8 +83,9 @@ class DataConfig(Config):
     """What a batch is made of."""
 
     groups: tuple[GroupConfig, ...] = Field(min_length=1)
-    task: Literal["mfr", "sr16"] = "mfr"
-    """"mfr": degraded by Eq. 10. "sr16": only reduced, bilinear with antialias."""
+    task: Literal["mfr", "sr16", "none"] = "mfr"
+    """"mfr": degraded by Eq. 10. "sr16": only reduced, bilinear with antialias. "none": there are
+    only whole faces."""
     degradations: tuple[DegradationConfig, ...] = ()
     """Each face is degraded by one of these, drawn with `degradation_weights`."""
     degradation_weights: tuple[float, ...] = (1.0,)

@@ -24,7 +24,7 @@ class GroupBatch(NamedTuple):
     """One group's part of a batch, on the training device."""
 
     lq: Tensor
-    """Degraded faces, uint8 (count, 3, lq_size, lq_size)."""
+    """Degraded faces, uint8 (count, 3, lq_size, lq_size); (0,) for the task none."""
     gt: Tensor
     """Truth, uint8 (count, 3, gt_size, gt_size)."""
     w: Tensor
@@ -74,7 +74,8 @@ class Finisher:
         lq, gt, w = (part.to(self.device, non_blocking=True) for part in raw[:3])
         if prior is not None:
             gt, w = self._draw(group, prior, np.random.default_rng([self.seed, *key, 0]))
-        if prior is not None or self.config.degrade_on == "device":
+        by_device = prior is not None or self.config.degrade_on == "device"
+        if by_device and self.config.task != "none":
             seed = np.random.SeedSequence([self.seed, *key, 1]).generate_state(1)[0]
             lq = self._degrade(gt, raw.params, int(seed))
         return GroupBatch(lq, gt, w)

@@ -265,7 +265,7 @@ def _processes(device: str) -> PartialState:
     except ImportError as error:
         raise MissingExtraError("train", "training") from error
     wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return PartialState(cpu=device == "cpu" or wanted)
+    return PartialState(cpu=device == "cpu" or wanted or not torch.accelerator.is_available())
 
 
 def _device(name: str, state: PartialState) -> torch.device:

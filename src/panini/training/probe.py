@@ -124,7 +124,10 @@ def _numbers(params: DegradationParams, size: int) -> tuple[float, float, float,
 
 
 def _probe_r2(vectors: Floats, target: Floats) -> float:
-    """R² on the second half of the faces; the ridge is chosen within the first."""
+    """R² on the second half of the faces; the ridge is chosen within the first.
+
+    0 where there is nothing to tell, because all targets are equal.
+    """
     half, part = len(vectors) // 2, 2 * len(vectors) // 5
     errors = [
         _error(vectors[:part], target[:part], vectors[part:half], target[part:half], ridge)
@@ -132,7 +135,8 @@ def _probe_r2(vectors: Floats, target: Floats) -> float:
     ]
     best = RIDGES[int(np.argmin(errors))]
     error = _error(vectors[:half], target[:half], vectors[half:], target[half:], best)
-    return 1 - error / float(target[half:].var())
+    spread = float(target[half:].var())
+    return 1 - error / spread if spread else 0.0
 
 
 def _error(x: Floats, y: Floats, new_x: Floats, new_y: Floats, ridge: float) -> float:
@@ -150,7 +154,6 @@ def _same_face(vectors: Floats) -> float:
     """Share of first views whose nearest second view is of the same face."""
     spread = vectors.reshape(-1, vectors.shape[-1]).std(0) + 1e-12
     first, second = vectors[:, 0] / spread, vectors[:, 1] / spread
-    distance = (
-        (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-    )  # (faces, faces)
+    # Squared distances but for a constant a row, (faces, faces).
+    distance = (second**2).sum(1)[None] - 2 * first @ second.T
     return float(np.mean(distance.argmin(axis=1) == np.arange(len(vectors))))

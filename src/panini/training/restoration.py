@@ -8,7 +8,7 @@ cells, everything is whole, as in the paper. What the paper does not have is off
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -172,6 +172,18 @@ class Perceptual(torch.nn.Module):
         return (found.float() - truth.float()).square().mean(dim=(1, 2, 3))
 
 
+class _Drawn(NamedTuple):
+    """What a step draws and where it looks."""
+
+    images: tuple[Tensor, ...]
+    """The window's part of the restored faces, a group each."""
+    window: Window
+    size: int | None
+    """Side of the whole face; None = the network's."""
+    generator: np.random.Generator
+    """Of what is still to be drawn by lot."""
+
+
 class RestorationStage(Stage):
     """Network, its average and the discriminators."""
 
@@ -204,62 +216,71 @@ class RestorationStage(Stage):
 
     def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
         """One update of the network, and of the discriminators where there are some."""
-        generator = np.random.default_rng([self.config.seed, step])
-        side, size = self.config.output_at(nimg)
-        window = draw_window(side, generator)
-        identity = self.config.identity
-        with_identity = identity is not None and step % identity.every == 0
-        if with_identity:
-            window = FACE_WINDOW
         figures: dict[str, Tensor] = {}
         with self.engine.section("forward"):
-            lq = to_float(torch.cat([group.lq for group in batch]))
-            with self.engine.autocast():
-                output = self.net(lq, window=window, size=size)
-            images = output.image.float().split([len(group.lq) for group in batch])
-            loss = self._compare_all(batch, images, window, size, generator, figures)
-            if identity is not None and with_identity:
-                distance = self._identity_distance(images, batch)
+            drawn, theta = self._draw(batch, step, nimg)
+            loss = self._compare_all(batch, drawn, figures)
+            identity = self.config.identity
+            if identity is not None and drawn.window is FACE_WINDOW:
+                distance = self._identity_distance(drawn.images, batch)
                 loss = loss + identity.weight * distance
                 figures["identity"] = distance.detach()
-            critics = [c for c in self.critics if size is None or size >= c.config.scale]
-            fakes = []
-            for critic in critics:
-                fake, term = critic.listen(torch.cat(images), window, generator, nimg)
-                loss = loss + term
-                figures[f"{critic.figures}adversarial"] = term.detach()
-                fakes.append(fake.detach())
-        norm = self.engine.update("net", loss)
+            term, fakes = self._listen(drawn, nimg, figures)
+        norm = self.engine.update("net", loss + term)
         if self.engine.stepping:
             count = self.config.data.batch * self.engine.world * self.config.accumulate
             update_ema(self.ema, self.net, count, self.config.ema_half_life, nimg)
         with self.engine.section("discriminator"):
-            for critic, fake in zip(critics, fakes, strict=True):
-                truth = self._sharp_truth(batch, critic.config.scale, window)
-                figures |= critic.learn(truth, fake, generator, step)
-        theta = output.theta.detach()
+            for critic, fake in fakes:
+                truth = self._sharp_truth(batch, critic.config.scale, drawn.window)
+                figures |= critic.learn(truth, fake, drawn.generator, step)
         return figures | {"theta": theta.mean(), "theta_std": theta.std(), "norm": norm}
 
+    def _draw(self, batch: list[GroupBatch], step: int, nimg: int) -> tuple[_Drawn, Tensor]:
+        """Restored faces where this step looks, and θ (N,)."""
+        # The same on all processes: they look at one place, as one with all their faces would.
+        generator = np.random.default_rng([self.config.seed, step])
+        side, size = self.config.output_at(nimg)
+        window = draw_window(side, generator)
+        identity = self.config.identity
+        if identity is not None and step % identity.every == 0:
+            window = FACE_WINDOW
+        lq = to_float(torch.cat([group.lq for group in batch]))
+        with self.engine.autocast():
+            output = self.net(lq, window=window, size=size)
+        images = output.image.float().split([len(group.lq) for group in batch])
+        return _Drawn(images, window, size, generator), output.theta.detach()
+
     def _compare_all(
-        self,
-        batch: list[GroupBatch],
-        images: tuple[Tensor, ...],
-        window: Window,
-        size: int | None,
-        generator: np.random.Generator,
-        figures: dict[str, Tensor],
+        self, batch: list[GroupBatch], drawn: _Drawn, figures: dict[str, Tensor]
     ) -> Tensor:
         """L1 and perceptual loss of all groups."""
-        loss = torch.zeros((), device=images[0].device)
-        for group, part, image in zip(self.config.data.groups, batch, images, strict=True):
+        loss = torch.zeros((), device=drawn.images[0].device)
+        for group, part, image in zip(self.config.data.groups, batch, drawn.images, strict=True):
             scales = group.scales
-            if size is not None:  # what is drawn has no finer detail
-                scales = [min(scale, size) for scale in scales]
-            scale = int(generator.choice(scales))
-            restored = view(image, window, scale, trimmed=True)
-            gt = truth_view(part.gt, window, scale)
-            loss = loss + self._compare(group, (restored, gt), scale, generator, figures)
+            if drawn.size is not None:  # what is drawn has no finer detail
+                scales = [min(scale, drawn.size) for scale in scales]
+            scale = int(drawn.generator.choice(scales))
+            restored = view(image, drawn.window, scale, trimmed=True)
+            gt = truth_view(part.gt, drawn.window, scale)
+            loss = loss + self._compare(group, (restored, gt), scale, drawn.generator, figures)
         return loss
+
+    def _listen(
+        self, drawn: _Drawn, nimg: int, figures: dict[str, Tensor]
+    ) -> tuple[Tensor, list[tuple[Critic, Tensor]]]:
+        """The adversarial terms, and the patches that each discriminator saw."""
+        total = torch.zeros((), device=self.engine.device)
+        fakes = []
+        for critic in self.critics:
+            if drawn.size is not None and drawn.size < critic.config.scale:
+                continue
+            images = torch.cat(drawn.images)
+            fake, term = critic.listen(images, drawn.window, drawn.generator, nimg)
+            total = total + term
+            figures[f"{critic.figures}adversarial"] = term.detach()
+            fakes.append((critic, fake.detach()))
+        return total, fakes
 
     def _compare(
         self,

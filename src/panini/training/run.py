@@ -105,7 +105,7 @@ def _loop(run: _Run) -> bool:
     pin = run.stage.engine.device.type == "cuda"
     first, last = progress.step * config.accumulate, stop * config.accumulate
     loader = batches(run.dataset, first, last, pin=pin)
-    while progress.step < stop and not _out_of_time(run):
+    while progress.step < stop:
         figures = _step(run, loader)
         progress.step += 1
         progress.nimg += run.size
@@ -114,6 +114,8 @@ def _loop(run: _Run) -> bool:
             time.monotonic() - run.saved > config.checkpoint_every_s
         ):
             _checkpoint(run)
+        if _out_of_time(run):
+            break
     if run.saved_nimg != progress.nimg:
         _checkpoint(run)
     done = progress.step == stop

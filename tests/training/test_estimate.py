@@ -1,0 +1,84 @@
+"""The estimate of a dry run, against networks that were built."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from panini.models.panini_net import PaniniNet
+from panini.training.degradation import DegradationRunConfig
+from panini.training.estimate import estimate
+from panini.training.network import freeze
+from panini.training.restoration import RestorationRunConfig
+
+
+@pytest.fixture
+def recipe(shard_group, vgg, kit, tmp_path):
+    def make(**changes) -> RestorationRunConfig:
+        fields = {
+            "out": tmp_path,
+            "images": 1000,
+            "perceptual": {"vgg": vgg},
+            "start": {"size": "tiny", "prior": "none", "degradation_encoder": "none"},
+            "data": kit.data(shard_group),
+        }
+        return RestorationRunConfig.model_validate(fields | changes)
+
+    return make
+
+
+def test_parameters_and_memory_are_those_of_the_network(recipe):
+    net = freeze(PaniniNet.named("tiny"))
+    parameters = sum(p.numel() for p in net.parameters())
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    found = estimate(recipe())
+    assert found["parameters_m"] == pytest.approx(parameters / 1e6, abs=1e-3)
+    assert found["trained_m"] == pytest.approx(trained / 1e6, abs=1e-3)
+    assert found["weights_mb"] == pytest.approx((2 * parameters + 3 * trained) * 4e-6, abs=0.1)
+    thawed = estimate(recipe(train_prior=1.0))
+    prior = sum(p.numel() for p in net.prior.parameters())
+    assert thawed["trained_m"] == pytest.approx((trained + prior) / 1e6, abs=1e-3)
+
+
+def test_operations_are_those_of_a_forward_pass(recipe):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = PaniniNet.named("tiny")
+    counter = FlopCounterMode(display=False)
+    with counter:
+        net(torch.zeros(1, 3, 128, 128))
+    found = estimate(recipe())
+    assert found["forward_gflop_a_face"] == pytest.approx(counter.get_total_flops() / 1e9, abs=1e-3)
+    assert found["run_pflop"] == pytest.approx(3e-12 * counter.get_total_flops(), abs=1e-3)
+
+
+def test_windows_half_precision_and_batches_count(recipe):
+    whole, window = estimate(recipe()), estimate(recipe(window=32))
+    assert window["forward_gflop_a_face"] < whole["forward_gflop_a_face"]
+    assert estimate(recipe(precision="bfloat16"))["activations_mb"] == pytest.approx(
+        whole["activations_mb"] / 2, abs=0.1
+    )
+    assert whole["activations_mb"] > 1
+
+
+def test_the_papers_size_needs_no_memory_to_be_estimated(recipe, kit, shard_group):
+    data = kit.data(shard_group) | {"lq_size": 512}
+    start = {"size": "mfr-1024", "prior": "none", "degradation_encoder": "none"}
+    found = estimate(recipe(start=start, data=data, train_prior=1.0))
+    # The authors' network has 448.3 G operations and 91 to 95 M parameters with its DRE's head.
+    assert found["forward_gflop_a_face"] == pytest.approx(448.3, rel=0.03)
+    assert 85 < found["parameters_m"] < 100
+
+
+def test_a_network_that_is_not_there_yet_is_told(recipe, tmp_path):
+    path = tmp_path / "none.safetensors"
+    assert estimate(recipe(start=None, init=path)) == {"unknown": f"{path}: no such file"}
+
+
+def test_the_degradation_encoder_is_estimated(shard_group, kit, tmp_path):
+    fields = {"out": tmp_path, "images": 10, "data": kit.data(shard_group)}
+    whole = estimate(DegradationRunConfig.model_validate(fields))
+    crop = estimate(DegradationRunConfig.model_validate(fields | {"crop": 64}))
+    assert whole["forward_gflop_a_face"] == pytest.approx(
+        4 * crop["forward_gflop_a_face"], rel=0.02
+    )

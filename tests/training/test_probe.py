@@ -1,0 +1,119 @@
+"""The probe, on encoders whose knowledge is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from panini.checkpoints import save_model, save_tensors
+from panini.cli.main import app
+from panini.degradations import DegradationParams
+from panini.errors import CheckpointError, DataError
+from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
+from panini.models.panini_net import PaniniNet
+from panini.training import probe as probing
+from panini.training.probe import TARGETS, _error, _probe_r2, _same_face, probe
+
+
+def faces(count: int, side: int = 64) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    flat = generator.integers(60, 190, (count, 1, 1, 3), dtype=np.uint8)
+    return [np.broadcast_to(colour, (side, side, 3)).copy() for colour in flat]
+
+
+class NoiseAndColour(nn.Module):
+    """Knows how noisy an image is and, if asked to, which colour it has."""
+
+    def __init__(self, colour: bool) -> None:
+        super().__init__()
+        self.colour = colour
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, lq):
+        fine = lq - nn.functional.avg_pool2d(lq, 3, 1, 1)
+        noise = fine[..., 2:-2, 2:-2].flatten(1).std(dim=1, keepdim=True)
+        return torch.cat([noise, *([lq.mean(dim=(2, 3))] if self.colour else [])], dim=1)
+
+
+def only_noise(generator: np.random.Generator) -> DegradationParams:
+    sigma, jpeg = generator.uniform(0, 2), int(generator.integers(90, 100))
+    return DegradationParams(sigma=sigma, rate=1.0, noise=generator.uniform(0, 20), jpeg=jpeg)
+
+
+def test_an_encoder_of_noise_tells_the_noise_and_nothing_else():
+    found = probe(NoiseAndColour(colour=False), faces(40), sampler=only_noise, size=64)
+    assert list(found.r2) == list(TARGETS)
+    assert found.r2["noise"] > 0.95
+    assert found.r2["sigma"] < 0.3
+    assert found.chance == 1 / 40
+    assert found.same_face < 0.25
+
+
+def test_an_encoder_of_content_finds_the_same_face():
+    found = probe(NoiseAndColour(colour=True), faces(40), sampler=only_noise, size=64)
+    blind = probe(NoiseAndColour(colour=False), faces(40), sampler=only_noise, size=64)
+    assert found.same_face > 3 * blind.same_face
+
+
+def test_the_probe_is_ridge_regression():
+    generator = np.random.default_rng(0)
+    x, new_x = generator.normal(size=(60, 1, 5)), generator.normal(size=(30, 1, 5))
+    weights = generator.normal(size=5)
+    y, new_y = x @ weights + 3, new_x @ weights + 3
+    assert _error(x, y, new_x, new_y, 1e-6) < 1e-6
+    # A huge ridge leaves the mean.
+    assert _error(x, y, new_x, new_y, 1e9) == pytest.approx(np.mean((new_y - y.mean()) ** 2), 1e-3)
+    assert _probe_r2(np.concatenate([x, new_x]), np.concatenate([y, new_y])) > 0.99
+
+
+def test_noise_alone_has_no_r2():
+    generator = np.random.default_rng(1)
+    vectors, target = generator.normal(size=(100, 2, 30)), generator.normal(size=(100, 2))
+    assert _probe_r2(vectors, target) < 0.1
+
+
+def test_retrieval_counts_own_faces():
+    vectors = np.random.default_rng(0).normal(size=(10, 1, 4)).repeat(2, axis=1)
+    assert _same_face(vectors) == 1
+    vectors[:, 1] = np.roll(vectors[:, 1], 1, axis=0)
+    assert _same_face(vectors) == 0
+
+
+def test_too_few_faces_are_refused():
+    with pytest.raises(DataError, match="a probe needs at least 20 faces, got 3"):
+        probe(NoiseAndColour(colour=False), faces(3))
+
+
+def test_the_command_takes_networks_and_encoders(tmp_path, monkeypatch, shard):
+    monkeypatch.setattr(probing, "LEAST_FACES", 8)
+    torch.manual_seed(0)
+    net = PaniniNet.named("tiny")
+    save_model(net, tmp_path / "net.safetensors", provenance={})
+    encoder = DegradationEncoder(DegradationEncoderConfig(kind="mobile"))
+    encoder.load_state_dict(net.degradation_encoder.state_dict())
+    path, meta = tmp_path / "dre.safetensors", {"config": {"kind": "mobile"}}
+    save_tensors(encoder.state_dict(), path, kind="degradation-encoder", meta=meta)
+    answers = []
+    for weights in (tmp_path / "net.safetensors", path):
+        arguments = ["probe", str(weights), "--data", str(shard), "--size", "128"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        answers.append(json.loads(result.stdout))
+    assert answers[0] == answers[1]
+    assert answers[0]["faces"] == 8
+    assert set(answers[0]["r2"]) == set(TARGETS)
+
+
+def test_a_network_without_a_degradation_encoder_is_refused(tmp_path, monkeypatch):
+    class Bare:
+        class config:  # noqa: N801
+            degradation_encoder = None
+
+    monkeypatch.setattr(probing, "load_model", lambda _: Bare)
+    with pytest.raises(CheckpointError, match="has no degradation encoder"):
+        probing.load_degradation_encoder(tmp_path / "none")
