@@ -15,6 +15,7 @@ from panini.cli.degrade import degrade
 from panini.cli.evaluate import evaluate
 from panini.cli.explain import explain
 from panini.cli.init import init
+from panini.cli.probe import probe
 from panini.cli.push import push
 from panini.cli.restore import restore
 from panini.cli.sample import sample
@@ -80,3 +81,7 @@ app.command()(convert)
 app.command()(sample)
 app.command()(init)
 app.command()(push)
+app.command()(probe)
+
+if __name__ == "__main__":  # accelerate launch -m panini.cli.main
+    app()
