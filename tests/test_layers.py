@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "panini"
 # Top to bottom. A module may import its own layer (without a circle) and those below.
 LAYERS = [
     {"cli", "web"},
-    {"restorer", "batch", "evaluation", "evaluation_report", "training"},
+    {"restorer", "editing", "batch", "evaluation", "evaluation_report", "training"},
     {"checkpoints", "data", "shards", "losses", "metrics", "faces"},
     {"models", "features", "degradations"},
     {"photos", "deep_files", "metadata", "images", "decoding", "config", "errors", "runtime"},
