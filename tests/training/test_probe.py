@@ -39,6 +39,9 @@ class NoiseAndColour(nn.Module):
         noise = fine[..., 2:-2, 2:-2].flatten(1).std(dim=1, keepdim=True)
         return torch.cat([noise, *([lq.mean(dim=(2, 3))] if self.colour else [])], dim=1)
 
+    def project(self, degradation):
+        return degradation[:, :1]
+
 
 def only_noise(generator: np.random.Generator) -> DegradationParams:
     sigma, jpeg = generator.uniform(0, 2), int(generator.integers(90, 100))
@@ -46,18 +49,21 @@ def only_noise(generator: np.random.Generator) -> DegradationParams:
 
 
 def test_an_encoder_of_noise_tells_the_noise_and_nothing_else():
-    found = probe(NoiseAndColour(colour=False), faces(40), sampler=only_noise, size=64)
-    assert list(found.r2) == list(TARGETS)
-    assert found.r2["noise"] > 0.95
-    assert found.r2["sigma"] < 0.3
-    assert found.chance == 1 / 40
-    assert found.same_face < 0.25
+    found = probe(NoiseAndColour(colour=False), faces(40), sampler=only_noise, size=64, views=3)
+    assert list(found.v_dr.r2) == list(TARGETS)
+    assert found.v_dr.r2["noise"] > 0.95
+    assert found.v_dr.r2["sigma"] < 0.3
+    assert found.v_dr.r2["log2_low_side"] == 0  # all are equal
+    assert (found.faces, found.views, found.chance) == (40, 3, 1 / 40)
+    assert found.v_dr.same_face < 0.25
 
 
 def test_an_encoder_of_content_finds_the_same_face():
-    found = probe(NoiseAndColour(colour=True), faces(40), sampler=only_noise, size=64)
-    blind = probe(NoiseAndColour(colour=False), faces(40), sampler=only_noise, size=64)
-    assert found.same_face > 3 * blind.same_face
+    """And a head that leaves the content out does not."""
+    encoder = NoiseAndColour(colour=True)
+    found = probe(encoder, faces(40), sampler=only_noise, size=64, views=2)
+    assert found.v_dr.same_face > 0.5
+    assert found.contrast.same_face < 0.25
 
 
 def test_the_probe_is_ridge_regression():
@@ -100,13 +106,13 @@ def test_the_command_takes_networks_and_encoders(tmp_path, monkeypatch, shard):
     save_tensors(encoder.state_dict(), path, kind="degradation-encoder", meta=meta)
     answers = []
     for weights in (tmp_path / "net.safetensors", path):
-        arguments = ["probe", str(weights), "--data", str(shard), "--size", "128"]
+        arguments = ["probe", str(weights), "--data", str(shard), "--size", "128", "--views", "2"]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
         answers.append(json.loads(result.stdout))
     assert answers[0] == answers[1]
     assert answers[0]["faces"] == 8
-    assert set(answers[0]["r2"]) == set(TARGETS)
+    assert set(answers[0]["v_dr"]["r2"]) == set(answers[0]["contrast"]["r2"]) == set(TARGETS)
 
 
 def test_a_network_without_a_degradation_encoder_is_refused(tmp_path, monkeypatch):

@@ -15,13 +15,15 @@ def probe(
     data: Annotated[Path, typer.Option(help="Faces it was not trained on: a shard or a folder.")],
     count: Annotated[int, typer.Option(min=20, help="Faces.")] = 500,
     size: Annotated[int, typer.Option(min=64, help="Side at which faces are degraded.")] = 512,
+    views: Annotated[int, typer.Option(min=2, help="Degradations of each face.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the degradations.")] = 0,
 ) -> None:
     """Measure how well v_DR tells the degradation, and how little it tells the face.
 
-    For each face two random degradations within the ranges of `panini evaluate`. R² is that of a
-    linear probe on faces that it did not see; the same face is found when the nearest v_DR under
-    another degradation belongs to it.
+    For each face several random degradations within the ranges of `panini evaluate`. R² is that of
+    a linear probe on faces that it did not see; the same face is found when the nearest vector
+    under another degradation belongs to it. Both for v_DR and for the space where the contrastive
+    loss compares.
     """
     import itertools
     import json
@@ -40,6 +42,7 @@ def probe(
             encoder,
             faces,
             size=size,
+            views=views,
             seed=seed,
             progress=lambda done, _: bar.update(task, completed=done),
         )

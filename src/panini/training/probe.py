@@ -1,8 +1,10 @@
 """What a degradation encoder knows: how well v_DR tells the degradation, and how little the face.
 
 The paper claims both and gives no number. Here: R² of a linear probe for each number of Eq. 10 on
-faces that the probe did not see, and how often the nearest v_DR under another degradation belongs
-to the same face.
+faces that the probe did not see, and how often the nearest vector under another degradation
+belongs to the same face. Both are told of v_DR, which Panini-Net reads, and of the space in which
+the contrastive loss compares: `calibrate` brings all axes of v_DR to one size, those too that
+hardly counted there.
 """
 
 from __future__ import annotations
@@ -34,17 +36,27 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpaceReport:
+    """What the vectors of one space tell."""
+
+    r2: dict[str, float]
+    """R² of a linear probe for each of `TARGETS`, on the half of the faces that it did not see."""
+    same_face: float
+    """Share of faces whose nearest vector under another degradation is their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeReport:
     """What `probe` found."""
 
     faces: int
-    """Faces, each seen under two degradations."""
-    r2: dict[str, float]
-    """R² of a linear probe for each of `TARGETS`, on the half of the faces that it did not see."""
-    same_face: float
-    """Share of faces whose nearest v_DR under another degradation is their own."""
+    views: int
+    """Degradations under which each was seen."""
+    v_dr: SpaceReport
+    contrast: SpaceReport
+    """After the projection head."""
     chance: float
-    """What `same_face` would be if v_DR knew nothing of the face."""
+    """What `same_face` would be if the vectors knew nothing of the face."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -75,16 +87,19 @@ def probe(
     *,
     sampler: Callable[[np.random.Generator], DegradationParams] = sample_floor,
     size: int = 512,
+    views: int = 8,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ProbeReport:
-    """Probe v_DR on faces under two random degradations each.
+    """Probe v_DR on faces under several random degradations each.
 
     Args:
         encoder: In eval mode.
         faces: Square uint8 RGB faces of different people, at least `LEAST_FACES`.
         sampler: Draws what is done to a face.
         size: Side at which faces are degraded, px.
+        views: Degradations of each face, at least 2. The probe needs several times as many
+            vectors as v_DR has numbers, or it tells less than there is.
         seed: Of the degradations.
         progress: Told of every face.
 
@@ -93,30 +108,44 @@ def probe(
     """
     if len(faces) < LEAST_FACES:
         raise DataError(f"a probe needs at least {LEAST_FACES} faces, got {len(faces)}")
-    values, numbers = [], []
+    values, projected, numbers = [], [], []
     for index, face in enumerate(faces):
         whole = resize(face, size)
-        pair, params = [], []
-        for draw in (0, 1):
+        images, params = [], []
+        for draw in range(views):
             generator = np.random.default_rng([seed, index, draw])
             params.append(sampler(generator))
-            pair.append(degrade(whole, params[-1], generator))
-        values.append(_encode(encoder, pair))
+            images.append(degrade(whole, params[-1], generator))
+        vectors, after = _encode(encoder, images)
+        values.append(vectors)
+        projected.append(after)
         numbers.append([_numbers(entry, size) for entry in params])
         if progress is not None:
             progress(index + 1, len(faces))
-    vectors, targets = np.stack(values), np.array(numbers)  # (faces, 2, dim), (faces, 2, 4)
-    r2 = {name: _probe_r2(vectors, targets[..., i]) for i, name in enumerate(TARGETS)}
+    targets = np.array(numbers)  # (faces, views, 4)
     return ProbeReport(
-        faces=len(faces), r2=r2, same_face=_same_face(vectors), chance=1 / len(faces)
+        faces=len(faces),
+        views=views,
+        v_dr=_report(np.stack(values), targets),
+        contrast=_report(np.stack(projected), targets),
+        chance=1 / len(faces),
     )
 
 
+def _report(vectors: Floats, targets: Floats) -> SpaceReport:
+    """Both measures for vectors (faces, views, dim) and numbers (faces, views, 4)."""
+    r2 = {name: _probe_r2(vectors, targets[..., i]) for i, name in enumerate(TARGETS)}
+    return SpaceReport(r2=r2, same_face=_same_face(vectors))
+
+
 @torch.inference_mode()
-def _encode(encoder: DegradationEncoder, images: list[RgbImage]) -> Floats:
+def _encode(encoder: DegradationEncoder, images: list[RgbImage]) -> tuple[Floats, Floats]:
+    """v_DR, and where the loss compares: normalised after the head; (N, dim) both."""
     device = next(encoder.parameters()).device
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
-    return encoder(to_float(batch)).double().cpu().numpy()
+    vectors = encoder(to_float(batch))
+    projected = torch.nn.functional.normalize(encoder.project(vectors), dim=1)
+    return vectors.double().cpu().numpy(), projected.double().cpu().numpy()
 
 
 def _numbers(params: DegradationParams, size: int) -> tuple[float, float, float, float]:
@@ -152,8 +181,7 @@ def _error(x: Floats, y: Floats, new_x: Floats, new_y: Floats, ridge: float) -> 
 
 def _same_face(vectors: Floats) -> float:
     """Share of first views whose nearest second view is of the same face."""
-    spread = vectors.reshape(-1, vectors.shape[-1]).std(0) + 1e-12
-    first, second = vectors[:, 0] / spread, vectors[:, 1] / spread
+    first, second = vectors[:, 0], vectors[:, 1]
     # Squared distances but for a constant a row, (faces, faces).
     distance = (second**2).sum(1)[None] - 2 * first @ second.T
     return float(np.mean(distance.argmin(axis=1) == np.arange(len(vectors))))
