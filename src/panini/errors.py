@@ -7,6 +7,7 @@ PaniniError
 ├── ImageError         one image file cannot be read or written
 ├── NoFaceError        a photo holds no face that can be found
 ├── TrainingError      a run cannot go on (non-finite loss, full disk)
+├── ServiceError       a server is busy, or a request is beyond its limits
 └── MissingExtraError  an optional dependency is not installed
 """
 
@@ -39,6 +40,10 @@ class NoFaceError(PaniniError):
 
 class TrainingError(PaniniError):
     """A training run cannot go on."""
+
+
+class ServiceError(PaniniError):
+    """A server does not take a request: too large, too slow, too many."""
 
 
 class MissingExtraError(PaniniError):

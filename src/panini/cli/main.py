@@ -14,12 +14,15 @@ from panini.cli.convert import convert
 from panini.cli.degrade import degrade
 from panini.cli.evaluate import evaluate
 from panini.cli.explain import explain
+from panini.cli.info import info
 from panini.cli.init import init
 from panini.cli.probe import probe
 from panini.cli.push import push
 from panini.cli.restore import restore
 from panini.cli.sample import sample
+from panini.cli.serve import serve
 from panini.cli.train import train
+from panini.cli.upscale import upscale
 from panini.errors import PaniniError
 
 
@@ -73,12 +76,15 @@ def main(
 
 
 app.command()(restore)
+app.command()(upscale)
 app.command()(explain)
 app.command()(degrade)
 app.command()(evaluate)
 app.command()(train)
 app.command()(convert)
+app.command()(info)
 app.command()(sample)
+app.command()(serve)
 app.command()(init)
 app.command()(push)
 app.command()(probe)
