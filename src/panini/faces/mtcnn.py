@@ -9,6 +9,7 @@ Boxes are (x1, y1, x2, y2) in pixels, edges at whole numbers: a photo spans (0, 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panini.errors import PaniniError
+from panini.faces.align import TEMPLATE, Matrix, apply, invert, similarity, warp
 from panini.images import RgbImage
 
 Floats = NDArray[np.float32]
@@ -34,6 +36,10 @@ _BATCH = 256  # Candidates per forward of the second and third network.
 _POINTS_TOO_LOW = 0.030
 
 _SECOND_LOOKS = (1.0, 0.9, 1.12)  # Sizes of the windows of `look_again`; landmarks from the first.
+_UPRIGHT_ENOUGH = 0.15  # Radians: more than this between two looks at a face asks for a third.
+_CERTAIN = 0.97  # A score that no face reaches upside down.
+_LYING = math.pi / 3  # Radians: faces tilted by more are rare,
+_RARE = 0.05  # so they must score more than others by this.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,33 +93,61 @@ class Cascade:
         keep = suppress(boxes, 0.7, of_smaller=True)
         return boxes[keep], points[keep]
 
-    def look_again(self, image: RgbImage, boxes: Floats) -> tuple[Floats, Floats]:
+    def look_again(
+        self, image: RgbImage, boxes: Floats, points: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """Landmarks and a second opinion on faces known by their boxes.
 
         Args:
             image: uint8 (H, W, 3) RGB.
             boxes: (K, >=4).
+            points: Rough landmarks (K, 5, 2), by which a tilted face is set upright before it is
+                looked at; None takes all for upright.
 
         Returns:
             Landmarks (K, 5, 2) in px, the mean of a window and its mirror image, freed of the
             network's bias; scores (K,), the mean over windows a little smaller and larger too: a
             face keeps its score there, foliage does not.
         """
-        squares = _square(np.concatenate([boxes[:, :4], boxes[:, :1]], axis=1))
-        points = np.zeros((len(boxes), 5, 2), np.float32)
+        found = np.zeros((len(boxes), 5, 2), np.float32)
         scores = np.zeros(len(boxes), np.float32)
-        for index, square in enumerate(squares):
-            windows = np.round(_resize(square, _SECOND_LOOKS))
-            crops = np.stack([_normalise(_crop(image, window, 48)) for window in windows])
-            pairs = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 2, 1, 3)
-            self._output.setInput(np.ascontiguousarray(pairs))
-            _, score, unit = self._output.forward(["dense_5", "softmax_2", "dense_6"])
-            here, mirrored = unit[[0, len(windows)]].reshape(2, 2, 5).transpose(0, 2, 1)
-            mirrored = mirrored[[1, 0, 2, 4, 3]] * (-1, 1) + (1, 0)
-            mean = (here + mirrored) / 2 - (0.0, _POINTS_TOO_LOW)
-            points[index] = windows[0, :2] + mean * (windows[0, 2] - windows[0, 0])
-            scores[index] = score[:, 1].mean()
-        return points, scores
+        for index, box in enumerate(boxes):
+            if points is None:
+                found[index], scores[index] = self._look_at(image, box, 0.0)
+            else:
+                found[index], scores[index] = self._look_around(image, box, tilt(points[index]))
+        return found, scores
+
+    def _look_around(self, image: RgbImage, box: Floats, angle: float) -> tuple[Floats, float]:
+        """`_look_at` from the side from which it is most of a face: some pass upside down."""
+        points, score = self._look_at(image, box, angle)
+        if score < _CERTAIN or abs(angle) > _LYING:
+            looks = [(points, score)]
+            for quarters in (1, 2, 3):
+                looks.append(self._look_at(image, box, angle + quarters * math.pi / 2))
+            points, score = max(looks, key=_standing)
+        turned = tilt(points)
+        if abs(math.remainder(turned - angle, math.tau)) > _UPRIGHT_ENOUGH:
+            points, score = self._look_at(image, box, turned)
+        return points, score
+
+    def _look_at(self, image: RgbImage, box: Floats, angle: float) -> tuple[Floats, float]:
+        """Landmarks (5, 2) and the mean score of one face, tilted by `angle` radians."""
+        centre, side = (box[:2] + box[2:4]) / 2, float(np.max(box[2:4] - box[:2]))
+        windows = [_upright_window(centre, side * grown, angle) for grown in _SECOND_LOOKS]
+        crops = np.stack(
+            [
+                _normalise(warp(image, window, (48, 48), border=cv2.BORDER_CONSTANT))
+                for window in windows
+            ]
+        )
+        pairs = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 2, 1, 3)
+        self._output.setInput(np.ascontiguousarray(pairs))
+        _, score, unit = self._output.forward(["dense_5", "softmax_2", "dense_6"])
+        here, mirrored = unit[[0, len(windows)]].reshape(2, 2, 5).transpose(0, 2, 1)
+        mirrored = mirrored[[1, 0, 2, 4, 3]] * (-1, 1) + (1, 0)
+        mean = (here + mirrored) / 2 - (0.0, _POINTS_TOO_LOW)
+        return apply(invert(windows[0]), mean * 48).astype(np.float32), float(score[:, 1].mean())
 
     def _propose(self, image: RgbImage, config: CascadeConfig) -> Floats:
         """Square candidates (K, 5) of all sizes from the fully convolutional first network."""
@@ -253,13 +287,25 @@ def _regress(boxes: Floats) -> Floats:
     return np.concatenate([moved, boxes[:, 4:5]], axis=1).astype(np.float32, copy=False)
 
 
-def _resize(square: Floats, factors: tuple[float, ...]) -> Floats:
-    """A square box (>=4,) grown by each factor around its centre: (len(factors), 4)."""
-    centre, half = (square[:2] + square[2:4]) / 2, (square[2:4] - square[:2]) / 2
-    corners = [
-        np.concatenate([centre - factor * half, centre + factor * half]) for factor in factors
-    ]
-    return np.stack(corners).astype(np.float32, copy=False)
+def tilt(points: NDArray[np.floating]) -> float:
+    """Angle by which a face is turned in its photo, radians, clockwise."""
+    fitted = similarity(TEMPLATE, points)
+    return math.atan2(fitted[1, 0], fitted[0, 0])
+
+
+def _standing(look: tuple[Floats, float]) -> float:
+    """The score of a look at a face; a little less of one that lies."""
+    points, score = look
+    return score - _RARE * (abs(tilt(points)) > _LYING)
+
+
+def _upright_window(centre: NDArray[np.floating], side: float, angle: float) -> Matrix:
+    """From the photo to a window of 48 px around a face that is tilted by `angle` radians."""
+    scale = 48 / side
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    matrix = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0]])
+    matrix[:, 2] = 24 - matrix[:, :2] @ centre
+    return matrix
 
 
 def _square(boxes: Floats) -> Floats:
