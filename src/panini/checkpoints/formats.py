@@ -36,6 +36,7 @@ from panini.checkpoints.kinds import (
     outline,
     to_json,
 )
+from panini.checkpoints.torch_files import reading
 from panini.errors import CheckpointError
 from panini.models.degradation_encoder import DegradationEncoder
 from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
@@ -137,7 +138,9 @@ def _build(path: str | os.PathLike[str], *kinds: KindName) -> torch.nn.Module:
 
 def _read(path: Path, *, tensors: bool) -> Weights:
     """Weights of a file; without `tensors`, the state may be empty."""
-    if mobile_prior.is_mobile_prior(path):
+    with reading(path):
+        is_wheel = mobile_prior.is_mobile_prior(path)
+    if is_wheel:
         return _read_wheel(path, tensors=tensors)
     header = read_header(path)
     return read_foreign(path) if header is None else _read_ours(path, header, tensors=tensors)

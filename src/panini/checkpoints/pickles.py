@@ -26,9 +26,9 @@ from panini.checkpoints.pickle_names import (
     text_of,
 )
 
-MAX_OPCODES = 1_000_000
-"""Of one file; a pickle of one byte an opcode must not fill the memory. The authors' largest
-checkpoint has about a tenth."""
+MAX_OPCODES = 500_000
+"""Of one file: a pickle of one byte an opcode must not fill the memory. The largest checkpoints of
+the field have about a fifth."""
 MAX_LINE = 4096
 
 
