@@ -9,6 +9,7 @@ import pytest
 from panini.config import load_config
 from panini.models.panini_net import named_config
 from panini.training.degradation import DegradationRunConfig
+from panini.training.estimate import estimate
 from panini.training.prior import PriorRunConfig
 from panini.training.restoration import RestorationRunConfig
 from panini.training.run import RunConfig
@@ -41,7 +42,8 @@ def test_recipe_fits_its_stage(path):
     for entry in recipe.data.degradations:
         entry.build(recipe.data.lq_size)
     if isinstance(recipe, WarmupRunConfig):
-        assert named_config(recipe.size).in_size == recipe.data.lq_size
+        assert recipe.start.shape().in_size == recipe.data.lq_size
+        assert recipe.start.shape().task == recipe.data.task
     if isinstance(recipe, RestorationRunConfig) and recipe.start is not None:
         assert named_config(recipe.start.size).in_size == recipe.data.lq_size
         assert named_config(recipe.start.size).task == recipe.data.task
@@ -79,3 +81,27 @@ def test_each_stage_reads_what_the_one_before_it_writes():
     assert isinstance(restoration, RestorationRunConfig)
     assert warmup.degradation_encoder == degradation.out / "degradation_encoder.safetensors"
     assert restoration.init == warmup.out / "panini.safetensors"
+
+
+@pytest.mark.parametrize("end", ["", "-gpu"])
+def test_super_resolution_reads_what_its_warm_up_writes(end):
+    warmup, restoration = (
+        load(CONFIGS / name / f"mobile-sr16{end}.yaml") for name in ("warmup", "restoration")
+    )
+    assert isinstance(warmup, WarmupRunConfig)
+    assert isinstance(restoration, RestorationRunConfig)
+    assert warmup.degradation_encoder is None
+    assert restoration.init == warmup.out / "panini.safetensors"
+    assert warmup.data.task == restoration.data.task == "sr16"
+
+
+def test_ablation_a_is_one_setting_away():
+    path = CONFIGS / "warmup" / "mobile-sr16.yaml"
+    dafi, concat = (
+        load_config(path, WarmupRunConfig, [f"fusion_method={method}"])
+        for method in ("dafi", "concat")
+    )
+    assert dafi == load(path)
+    found = [estimate(recipe)["parameters_m"] for recipe in (dafi, concat)]
+    # As in the paper, Cat-Conv costs more.
+    assert found == [20.007, 21.037]

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from panini.checkpoints import load_model
 from panini.errors import CheckpointError, ConfigError
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
-from panini.models.panini_net import PaniniConfig, PaniniNet, named_config
+from panini.models.panini_net import PaniniConfig, PaniniNet
 from panini.models.prior import Window
 from panini.training.config import RunConfig
 from panini.training.degradation import DegradationRunConfig
@@ -76,11 +76,11 @@ def _network(config: RunConfig) -> tuple[nn.Module, Callable[[nn.Module], object
 
 def _shape_of(config: RunConfig) -> PaniniConfig:
     if isinstance(config, WarmupRunConfig):
-        return named_config(config.size)
+        return config.start.shape()
     if not isinstance(config, RestorationRunConfig):
         raise ConfigError(f"no estimate for a {type(config).__name__}")
     if config.start is not None:
-        return named_config(config.start.size)
+        return config.start.shape()
     assert config.init is not None  # the recipe saw to it
     return load_model(config.init).config
 

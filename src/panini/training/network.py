@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from panini.checkpoints import load_prior, load_state, load_tensors
+from panini.checkpoints import load_state, load_tensors
 from panini.config import Config
+from panini.data import load_live_prior
 from panini.errors import ConfigError
 from panini.models.degradation_encoder import DegradationEncoderConfig
 from panini.models.fusion import SeparableBranch
 from panini.models.mobile_encoder import MobileEncoder
-from panini.models.panini_net import PaniniNet
+from panini.models.panini_net import PaniniConfig, PaniniNet, named_config
 from panini.models.prior import GanPrior
 from panini.training.config import RunConfig
 
@@ -22,15 +25,33 @@ WEIGHTS = "panini.safetensors"
 """What the stages that train a whole network leave for the next one."""
 
 
+FusionMethod = Literal["dafi", "concat", "modulation", "noise"]
+"""Those of `models.fusion` that join features; "latent" has none to learn on."""
+
+
 class StartConfig(Config):
     """A network of a named size with a trained prior and degradation encoder."""
 
     size: str = "mobile-mfr"
     """Named size of the network."""
+    fusion_method: FusionMethod = "dafi"
+    """How its two sources are joined; all but "dafi" are there to compare with."""
     prior: Path
-    """The converted prior."""
+    """The converted prior, a network that has it, or a shipped model's name."""
     degradation_encoder: Path | None = None
     """Weights of stage 1; None for sizes that have no degradation encoder."""
+
+    def shape(self) -> PaniniConfig:
+        """The configuration of the network.
+
+        Raises:
+            ConfigError: The size is unknown.
+        """
+        try:
+            config = named_config(self.size)
+        except ValueError as error:
+            raise ConfigError(f"size: {error}") from error
+        return replace(config, fusion=replace(config.fusion, method=self.fusion_method))
 
 
 def build_network(config: StartConfig, seed: int) -> PaniniNet:
@@ -40,11 +61,8 @@ def build_network(config: StartConfig, seed: int) -> PaniniNet:
         ConfigError: The size is unknown, or a file is of another shape.
     """
     torch.manual_seed(seed)
-    try:
-        net = PaniniNet.named(config.size)
-    except ValueError as error:
-        raise ConfigError(f"size: {error}") from error
-    prior = load_prior(config.prior)
+    net = PaniniNet(config.shape())
+    prior = load_live_prior(config.prior)
     if prior.config != net.config.prior:
         raise ConfigError(
             f"{config.prior}: a prior of {prior.config}, but {config.size} has {net.config.prior}"

@@ -218,7 +218,7 @@ class RestorationStage(Stage):
         """One update of the network, and of the discriminators where there are some."""
         figures: dict[str, Tensor] = {}
         with self.engine.section("forward"):
-            drawn, theta = self._draw(batch, step, nimg)
+            drawn, thetas = self._draw(batch, step, nimg)
             loss = self._compare_all(batch, drawn, figures)
             identity = self.config.identity
             if identity is not None and drawn.window is FACE_WINDOW:
@@ -234,10 +234,12 @@ class RestorationStage(Stage):
             for critic, fake in fakes:
                 truth = self._sharp_truth(batch, critic.config.scale, drawn.window)
                 figures |= critic.learn(truth, fake, drawn.generator, step)
-        return figures | {"theta": theta.mean(), "theta_std": theta.std(), "norm": norm}
+        return figures | thetas | {"norm": norm}
 
-    def _draw(self, batch: list[GroupBatch], step: int, nimg: int) -> tuple[_Drawn, Tensor]:
-        """Restored faces where this step looks, and θ (N,)."""
+    def _draw(
+        self, batch: list[GroupBatch], step: int, nimg: int
+    ) -> tuple[_Drawn, dict[str, Tensor]]:
+        """Restored faces where this step looks, and figures of θ where the fusion has masks."""
         # The same on all processes: they look at one place, as one with all their faces would.
         generator = np.random.default_rng([self.config.seed, step])
         side, size = self.config.output_at(nimg)
@@ -249,7 +251,9 @@ class RestorationStage(Stage):
         with self.engine.autocast():
             output = self.net(lq, window=window, size=size)
         images = output.image.float().split([len(group.lq) for group in batch])
-        return _Drawn(images, window, size, generator), output.theta.detach()
+        theta = output.theta.detach()
+        thetas = {"theta": theta.mean(), "theta_std": theta.std()} if output.masks else {}
+        return _Drawn(images, window, size, generator), thetas
 
     def _compare_all(
         self, batch: list[GroupBatch], drawn: _Drawn, figures: dict[str, Tensor]
@@ -338,8 +342,9 @@ class RestorationStage(Stage):
         figures = {
             "perceptual": self.perceptual(restored, gt).mean(),
             "l1": (restored - gt).abs().mean(),
-            "theta": output.theta.float().mean(),
         }
+        if output.masks:
+            figures["theta"] = output.theta.float().mean()
         if self.config.identity is not None:
             described = [self.identity.describe(x) for x in (restored, gt)]
             figures["identity"] = (described[0] - described[1]).norm(dim=1).mean()

@@ -20,6 +20,7 @@ from panini.models.panini_net import PaniniNet
 from panini.models.prior import GanPrior
 from panini.training.network import (
     WEIGHTS,
+    FusionMethod,
     StartConfig,
     build_network,
     check_lq_size,
@@ -35,10 +36,12 @@ class WarmupRunConfig(RunConfig):
 
     size: str = "mobile-mfr"
     """Named size of the network."""
+    fusion_method: FusionMethod = "dafi"
+    """How its two sources are joined; all but "dafi" are there to compare with."""
     prior: Path
-    """The converted prior."""
-    degradation_encoder: Path
-    """Weights of stage 1."""
+    """The converted prior, a network that has it, or a shipped model's name."""
+    degradation_encoder: Path | None = None
+    """Weights of stage 1; None for sizes that have no degradation encoder."""
     latent_weight: float = Field(default=1.0, ge=0)
     """Of the squared error of ws, in scaled coordinates."""
     image_weight: float = Field(default=0.5, ge=0)
@@ -52,7 +55,10 @@ class WarmupRunConfig(RunConfig):
     def start(self) -> StartConfig:
         """What the network is made of."""
         return StartConfig(
-            size=self.size, prior=self.prior, degradation_encoder=self.degradation_encoder
+            size=self.size,
+            fusion_method=self.fusion_method,
+            prior=self.prior,
+            degradation_encoder=self.degradation_encoder,
         )
 
 
@@ -138,7 +144,7 @@ class WarmupStage(Stage):
 
         def fuse(level: int, prior: Tensor) -> Tensor:
             image = net.fusion.image_feature(level, encoded.features[level])
-            fused = net.fusion(level, prior, image, masks[level])
+            fused = net.fusion(level, prior, image, masks.get(level))
             deviation = truth[level].float().std(dim=(0, 2, 3), keepdim=True) + 1e-2
             # A robust error: single channels of the prior have very long tails.
             for found, errors in ((image, image_error), (fused, fused_error)):
@@ -147,12 +153,12 @@ class WarmupStage(Stage):
             return fused
 
         net.prior.synthesis(encoded.ws, size=2 * max(net.prior.channels), fuse=fuse)
-        return {
+        figures = {
             "latent": self.latents.error(encoded.ws.float(), w),
             "image": torch.stack(image_error).mean(),
             "fused": torch.stack(fused_error).mean(),
-            "theta": masks[max(masks)].mean(),
         }
+        return figures | ({"theta": masks[max(masks)].mean()} if masks else {})
 
     def save(self, folder: Path, nimg: int) -> None:
         """Write the average for stage 3."""
