@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ from panini.features.vgg16 import VGG16
 from panini.metrics.judge import METRICS, WEIGHTS, Judge, Scores, load_judge
 from panini.metrics.lpips import LPIPS
 from panini.metrics.sharpness import sharpness
-from panini.models.panini_net import PaniniNet
+from panini.models.panini_net import PaniniNet, named_config
 
 WIDTHS = (2, 2, 2, 2, 2)
 
@@ -328,6 +329,33 @@ def test_the_command_writes_a_report_once(tmp_path, judge, faces):
     assert "--overwrite" in again.stderr
     checked = run_command(*arguments, "--overwrite", "--check")
     assert checked.exit_code == 1, checked.output
+
+
+def test_the_command_takes_the_models_own_task(tmp_path, judge, faces):
+    write_weights(tmp_path / "metrics", judge)
+    tiny = named_config("tiny")
+    encoder = replace(tiny.encoder, in_size=64, unshuffle=1)
+    torch.manual_seed(0)
+    net = PaniniNet(replace(tiny, task="sr16", encoder=encoder, degradation_encoder=None))
+    save_model(net, tmp_path / "sr.safetensors", provenance={})
+    Image.fromarray(faces[0][1]).save(tmp_path / "a.png")
+    arguments = ["--data", tmp_path / "a.png", "--metrics-dir", tmp_path / "metrics"]
+    arguments += ["--model", tmp_path / "sr.safetensors", "--device", "cpu", "--out"]
+    done = run_command(*arguments, tmp_path / "own")
+    assert done.exit_code == 0, done.output
+    assert "| restored (1) | faithfulness, dB |" in done.stdout
+    report = json.loads((tmp_path / "own" / "report.json").read_text())
+    assert (report["task"], report["fusion"]) == ("sr16", "dafi")
+    assert report["parameters"] == sum(p.numel() for p in net.parameters())
+    other = run_command(*arguments, tmp_path / "other", "--task", "mfr", "--check")
+    assert other.exit_code == 1, other.output
+    assert "| downsampling rate |" in other.stdout
+
+
+def test_theta_is_not_a_number_where_nothing_is_weighed():
+    tiny = named_config("tiny")
+    net = PaniniNet(replace(tiny, fusion=replace(tiny.fusion, method="concat")))
+    assert theta_of(net)(torch.zeros(2, 3, 512, 512)).isnan().tolist() == [True, True]
 
 
 def test_the_command_names_a_missing_network(tmp_path):

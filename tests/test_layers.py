@@ -14,9 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "src" / "panini"
 # Top to bottom. A module may import its own layer (without a circle) and those below.
 LAYERS = [
     {"cli", "web"},
-    {"restorer", "editing", "batch", "evaluation", "evaluation_report", "training"},
+    {
+        *("restorer", "upscaler", "editing", "batch", "training"),
+        *("evaluation", "evaluation_report", "evaluation_sr16"),
+    },
     {"checkpoints", "data", "shards", "losses", "metrics", "faces"},
-    {"models", "features", "degradations"},
+    {"models", "features", "degradations", "consistency"},
     {"photos", "deep_files", "metadata", "images", "decoding", "config", "errors", "runtime"},
 ]
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}

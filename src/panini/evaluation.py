@@ -194,9 +194,9 @@ def evaluate(
     for part in _batches(cases, batch):
         lq, gt = _tensor([case.lq for case in part], judge), _tensor([c.gt for c in part], judge)
         images, values = restore(lq)
-        before, after = judge(*(_resize(x, COMPARED_SIZE) for x in (gt, lq, images)))
+        before, after = judge(*(resize(x, COMPARED_SIZE) for x in (gt, lq, images)))
         lattice = grid_amplitude(images)
-        detail = sharpness(_resize(gt, COMPARED_SIZE))
+        detail = sharpness(resize(gt, COMPARED_SIZE))
         for index, case in enumerate(part):
             faces.append(
                 FaceResult(
@@ -210,7 +210,7 @@ def evaluate(
                     grid=lattice[index].item(),
                 )
             )
-        pictures += to_uint8(_resize(images, min(DEGRADED_SIZE, images.shape[-1])))
+        pictures += to_uint8(resize(images, min(DEGRADED_SIZE, images.shape[-1])))
         thetas |= _theta_over_rates(theta, part, judge)
         if progress is not None:
             progress(len(faces), len(cases))
@@ -229,7 +229,7 @@ def score_inputs(cases: Sequence[Case], judge: Judge, *, batch: int = 4) -> list
     scores: list[Scores] = []
     for part in _batches(cases, batch):
         lq, gt = _tensor([case.lq for case in part], judge), _tensor([c.gt for c in part], judge)
-        scores += judge(_resize(gt, COMPARED_SIZE), _resize(lq, COMPARED_SIZE))[0]
+        scores += judge(resize(gt, COMPARED_SIZE), resize(lq, COMPARED_SIZE))[0]
     return scores
 
 
@@ -261,7 +261,7 @@ def quick_score(
     for part in _batches(cases, batch):
         images, values = restore(_tensor([case.lq for case in part], judge))
         gt = _tensor([case.gt for case in part], judge)
-        scores += judge(_resize(gt, COMPARED_SIZE), _resize(images, COMPARED_SIZE))[0]
+        scores += judge(resize(gt, COMPARED_SIZE), resize(images, COMPARED_SIZE))[0]
         thetas += values.tolist()
     means = mean_scores(scores)
     before = {f"input_{name}": value for name, value in mean_scores(inputs).items()}
@@ -285,17 +285,19 @@ def restorer_of(net: PaniniNet, size: int | None = None) -> Restore:
     """
 
     def restore(lq: Tensor) -> tuple[Tensor, Tensor]:
-        output = net(_resize(lq, net.config.in_size), size=size)
+        output = net(resize(lq, net.config.in_size), size=size)
         return output.image, output.theta
 
     return restore
 
 
 def theta_of(net: PaniniNet) -> Theta:
-    """θ of a network without drawing the faces (Eq. 11)."""
+    """θ of a network without drawing the faces (Eq. 11); NaN where its fusion has no masks."""
 
     def theta(lq: Tensor) -> Tensor:
-        masks = net.fusion.masks(net.degradation(_resize(lq, net.config.in_size)))
+        masks = net.fusion.masks(net.degradation(resize(lq, net.config.in_size)))
+        if not masks:
+            return lq.new_full((len(lq),), torch.nan)
         return masks[max(masks)].mean(dim=(1, 2, 3))
 
     return theta
@@ -313,13 +315,23 @@ def _generator(key: str, seed: int, stream: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(key.encode()), stream])
 
 
-def _to_degraded_size(key: str, image: RgbImage) -> RgbImage:
+def check_face(key: str, image: RgbImage) -> None:
+    """Take aligned faces that can be compared.
+
+    Raises:
+        DataError: It is not square, or too small.
+    """
     height, width = image.shape[:2]
     if height != width or height < COMPARED_SIZE:
         raise DataError(
             f"{key}: expected an aligned square face of at least {COMPARED_SIZE} px, "
             f"got {width}x{height}"
         )
+
+
+def _to_degraded_size(key: str, image: RgbImage) -> RgbImage:
+    check_face(key, image)
+    height = image.shape[0]
     if height == DEGRADED_SIZE:
         return image
     method = cv2.INTER_AREA if height > DEGRADED_SIZE else cv2.INTER_CUBIC
@@ -327,7 +339,7 @@ def _to_degraded_size(key: str, image: RgbImage) -> RgbImage:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def _resize(images: Tensor, size: int) -> Tensor:
+def resize(images: Tensor, size: int) -> Tensor:
     """Bring square images to a side; reduction averages areas, so nothing aliases."""
     side = images.shape[-1]
     if side == size:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,20 @@ MILD_FROM = 50
 LATTICE_LIMIT = 1.0
 """Levels of 255. One level is the step of 8 bits; the mobile prior's own faces have 0.3 to 0.7."""
 
-Group = Literal["all", "mild", "severe"]
-_DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "identity": 3, "sharpness": 4}
+_DIGITS = {"ssim": 3, "lpips": 3, "identity": 3, "sharpness": 4}
+_DECIBELS = {
+    "psnr": "PSNR",
+    "psnr_full": "PSNR at full size",
+    "faithfulness": "faithfulness",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One metric over one group of faces; intervals are 95 %, from the bootstrap over faces."""
 
-    group: Group
+    group: str
+    """Of faces; or, of a super-resolution, how they were enlarged."""
     metric: str
     count: int
     input: float
@@ -60,11 +65,11 @@ def summarise(evaluation: Evaluation, *, resamples: int = 2000) -> list[Row]:
 
     Args:
         evaluation: What `evaluate` found.
-        resamples: Draws of the bootstrap; its seed is fixed, so a report can be made again.
+        resamples: Draws of the bootstrap.
     """
     rows = []
     faces = evaluation.faces
-    groups: dict[Group, list[FaceResult]] = {
+    groups = {
         "all": faces,
         "mild": [face for face in faces if face.low_side >= MILD_FROM],
         "severe": [face for face in faces if face.low_side < MILD_FROM],
@@ -72,8 +77,10 @@ def summarise(evaluation: Evaluation, *, resamples: int = 2000) -> list[Row]:
     for group, members in groups.items():
         if not members:
             continue
-        draws = np.random.default_rng(0).integers(0, len(members), (resamples, len(members)))
-        rows += [_row(group, metric, members, draws) for metric in METRICS]
+        draws = bootstrap(len(members), resamples)
+        for metric in METRICS:
+            before, after = (_values(members, side, metric) for side in ("input", "restored"))
+            rows.append(compare(group, metric, before, after, draws))
     return rows
 
 
@@ -120,7 +127,7 @@ def to_dict(evaluation: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
         about: What was evaluated: model, data, versions.
     """
     theta = evaluation.theta
-    return _finite(
+    return finite(
         {
             **about,
             "seed": evaluation.seed,
@@ -143,7 +150,7 @@ def markdown(evaluation: Evaluation) -> str:
     lines = [
         "| faces | metric | input | restored | change [95 %] |",
         "|---|---|---|---|---|",
-        *(_line(row, evaluation.lpips_name) for row in summarise(evaluation)),
+        *(table_line(row, evaluation.lpips_name) for row in summarise(evaluation)),
         "",
         f"Sharpness of the truth: {np.mean([f.gt_sharpness for f in evaluation.faces]):.4f}. "
         f"Mild: low side of the resize at least {MILD_FROM} px; severe: less.",
@@ -233,15 +240,30 @@ def write_report(
     Returns:
         The files.
     """
+    table = f"{len(cases)} faces, seed {evaluation.seed}.\n\n{markdown(evaluation)}"
+    sheet = contact_sheet(evaluation, cases)
+    return write_files(folder, to_dict(evaluation, about), table, sheet)
+
+
+def write_files(folder: Path, report: dict[str, Any], table: str, sheet: Image.Image) -> list[Path]:
+    """Write report.json, report.md and sheet.png into a folder, each whole or not at all.
+
+    Args:
+        folder: It is made.
+        report: JSON; its `model` and `data` are the title.
+        table: Markdown below the title.
+        sheet: The pictures.
+
+    Returns:
+        The files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    title = " on ".join(str(about[key]) for key in ("model", "data") if key in about)
-    table = f"# {title}\n\n{len(cases)} faces, seed {evaluation.seed}.\n\n{markdown(evaluation)}"
+    title = " on ".join(str(report[key]) for key in ("model", "data") if key in report)
     picture = BytesIO()
-    contact_sheet(evaluation, cases).save(picture, "PNG")
-    report = json.dumps(to_dict(evaluation, about), indent=1, allow_nan=False)
+    sheet.save(picture, "PNG")
     contents = {
-        "report.json": report.encode(),
-        "report.md": table.encode(),
+        "report.json": json.dumps(report, indent=1, allow_nan=False).encode(),
+        "report.md": f"# {title}\n\n{table}".encode(),
         "sheet.png": picture.getvalue(),
     }
     for name, content in contents.items():
@@ -249,14 +271,27 @@ def write_report(
     return [folder / name for name in contents]
 
 
-def _row(group: Group, metric: str, faces: Sequence[FaceResult], draws: NDArray[np.int64]) -> Row:
-    before = np.array([getattr(face.input, metric) for face in faces])
-    after = np.array([getattr(face.restored, metric) for face in faces])
+def compare(
+    group: str,
+    metric: str,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    draws: NDArray[np.int64],
+) -> Row:
+    """One metric of a group's faces before and after.
+
+    Args:
+        group: Name of the group.
+        metric: Name of the metric.
+        before: (N,).
+        after: (N,), in the same order.
+        draws: (resamples, N) numbers of faces, see `bootstrap`.
+    """
     drawn_before, drawn_after = before[draws].mean(axis=1), after[draws].mean(axis=1)
     return Row(
         group=group,
         metric=metric,
-        count=len(faces),
+        count=len(before),
         input=float(before.mean()),
         restored=float(after.mean()),
         ratio=float(_ratio(after.mean(), before.mean())),
@@ -264,6 +299,15 @@ def _row(group: Group, metric: str, faces: Sequence[FaceResult], draws: NDArray[
         difference=float(after.mean() - before.mean()),
         difference_interval=_interval(drawn_after - drawn_before),
     )
+
+
+def bootstrap(count: int, resamples: int = 2000) -> NDArray[np.int64]:
+    """So many draws of all of `count` faces, with a fixed seed: a report can be made again."""
+    return np.random.default_rng(0).integers(0, count, (resamples, count))
+
+
+def _values(faces: Sequence[FaceResult], side: str, metric: str) -> NDArray[np.float64]:
+    return np.array([getattr(getattr(face, side), metric) for face in faces])
 
 
 def _ratio(after: Any, before: Any) -> Any:
@@ -275,15 +319,17 @@ def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _line(row: Row, lpips_name: str) -> str:
-    digits = _DIGITS[row.metric]
-    if row.metric == "psnr":
+def table_line(row: Row, lpips_name: str) -> str:
+    """A row of a Markdown table: group, metric, before, after, change."""
+    digits = _DIGITS.get(row.metric, 2)
+    if row.metric in _DECIBELS:
         low, high = row.difference_interval
         change = f"{row.difference:+.2f} dB [{low:+.2f}, {high:+.2f}]"
     else:
         low, high = (100 * (bound - 1) for bound in row.ratio_interval)
         change = f"{100 * (row.ratio - 1):+.1f} % [{low:+.1f}, {high:+.1f}]"
-    names = {"lpips": lpips_name, "psnr": "PSNR, dB", "ssim": "SSIM"}
+    names = {"lpips": lpips_name, "ssim": "SSIM"}
+    names |= {metric: f"{name}, dB" for metric, name in _DECIBELS.items()}
     return (
         f"| {row.group} ({row.count}) | {names.get(row.metric, row.metric)} "
         f"| {row.input:.{digits}f} | {row.restored:.{digits}f} | {change} |"
@@ -294,9 +340,10 @@ def _tile(picture: NDArray[np.uint8], side: int) -> Image.Image:
     return Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Containers for JSON, with None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
