@@ -235,7 +235,7 @@ def restore(
     suffix = f".{format_.lower().removeprefix('.')}" if format_ else None
     plan = make_plan(photos, out, recursive=recursive, suffix=suffix)
     for problem in plan.problems:
-        _complain(problem)
+        complain(problem)
     if not plan.jobs:
         raise typer.Exit(1)
     with _report(out, model, options) if recursive else nullcontext() as report:
@@ -297,7 +297,7 @@ def _restore_all(
                 advance()
         if len(outcomes) < len(todo):
             again = "; the same command goes on from there" if report else ""
-            _complain(f"stopped: {len(outcomes)} of {len(todo)} photos done{again}")
+            complain(f"stopped: {len(outcomes)} of {len(todo)} photos done{again}")
             raise typer.Exit(INTERRUPTED)
     if report:
         typer.echo(_summary(outcomes, len(jobs) - len(todo)))
@@ -309,11 +309,11 @@ def _tell(outcome: Outcome) -> None:
     if outcome.state == "done":
         thetas = " ".join(f"{face.theta:.2f}" for face in outcome.faces)
         count = f"{len(outcome.faces)} face{'s' * (len(outcome.faces) > 1)}"
-        typer.echo(_shown(f"{outcome.job.source} -> {outcome.job.target}: {count}, θ {thetas}"))
+        typer.echo(shown(f"{outcome.job.source} -> {outcome.job.target}: {count}, θ {thetas}"))
     elif outcome.state == "skipped":
-        typer.echo(_shown(f"{outcome.error}"))
+        typer.echo(shown(f"{outcome.error}"))
     else:
-        _complain(f"{outcome.error}")
+        complain(f"{outcome.error}")
 
 
 def _summary(states: list[str], before: int) -> str:
@@ -343,7 +343,7 @@ def _interruptible() -> Iterator[threading.Event]:
     try:
         yield stop
     except KeyboardInterrupt:
-        _complain("stopped at once")
+        complain("stopped at once")
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGINT, before)
@@ -369,10 +369,11 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _complain(message: str) -> None:
-    typer.echo(_shown(f"error: {message}"), err=True)
+def complain(message: str) -> None:
+    """An error's line, for one of several photos."""
+    typer.echo(shown(f"error: {message}"), err=True)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Text that any terminal takes: names that are not UTF-8 get a mark for each odd byte."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,104 @@
+"""`panini upscale`: aligned faces of 64 px, drawn at 1024 px."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from panini.cli.restore import (
+    Device,
+    Format,
+    MarkIt,
+    Model,
+    Out,
+    Overwrite,
+    Quality,
+    complain,
+    shown,
+)
+from panini.errors import CheckpointError, ImageError, MissingExtraError
+
+if TYPE_CHECKING:
+    from panini.batch import Job
+    from panini.restorer import Restoration
+
+MODEL = "mobile-sr16"
+
+
+def upscale(
+    faces: Annotated[
+        list[Path],
+        typer.Argument(metavar="FACE...", help="Square face crops, FFHQ-aligned, or folders."),
+    ],
+    out: Out,
+    consistent: Annotated[
+        bool,
+        typer.Option(
+            "--consistent",
+            help="Add what the drawn face, reduced again by 16, lacks of its input.",
+        ),
+    ] = False,
+    format_: Format = None,
+    quality: Quality = None,
+    mark: MarkIt = True,
+    overwrite: Overwrite = False,
+    model: Model = MODEL,
+    device: Device = "auto",
+) -> None:
+    """Draw small aligned faces 16 times as large: 64 px in, 1024 px out.
+
+    As `panini restore --aligned` with the model for it. A face of another side is resized to
+    64 px, with a warning.
+    """
+    from panini.batch import make_plan
+
+    _check_model(model)
+    suffix = f".{format_.lower().removeprefix('.')}" if format_ else None
+    plan = make_plan(faces, out, suffix=suffix)
+    for problem in plan.problems:
+        complain(problem)
+    failed = len(plan.problems)
+    if plan.jobs:
+        from panini.restorer import Restorer
+        from panini.upscaler import upscale as upscale_face
+
+        restorer = Restorer.from_pretrained(model, device)
+        for job in plan.jobs:
+            try:
+                _check_target(job, overwrite)
+                result = upscale_face(restorer, job.source, consistent=consistent)
+                result.save(job.target, overwrite=overwrite, quality=quality, mark=mark)
+            except (ImageError, MissingExtraError) as error:
+                complain(str(error))
+                failed += 1
+            else:
+                typer.echo(shown(_line(job, result)))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _check_model(model: str) -> None:
+    """Say which weights are missing, where the default ones are."""
+    from panini.checkpoints.specs import SPECS
+
+    if model == MODEL and model not in SPECS and not Path(model).exists():
+        raise CheckpointError(
+            f"{model}: its weights do not come with this version; name the file of a network for "
+            "sr16 with --model PATH (docs/training.md tells how to train one)"
+        )
+
+
+def _check_target(job: Job, overwrite: bool) -> None:
+    """Say before the work what would be said after it."""
+    from panini.images import check_output
+
+    if job.target.exists() and job.source.exists() and job.target.samefile(job.source):
+        raise ImageError(f"{job.target}: is the face itself; choose another output")
+    check_output(job.target, overwrite=overwrite)
+
+
+def _line(job: Job, result: Restoration) -> str:
+    width, height = result.photo.size
+    return f"{job.source} -> {job.target}: {width}x{height} px, θ {result.faces[0].theta:.2f}"

@@ -1,0 +1,134 @@
+"""`panini upscale`: files in, files out, and what is said when that cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from panini.checkpoints import save_model
+from panini.checkpoints.specs import SPECS
+from panini.cli.main import app
+from panini.models.panini_net import PaniniNet, named_config
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="session")
+def sr16_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network for super-resolution, with random weights: 64 to 128 px."""
+    tiny = named_config("tiny")
+    encoder = replace(tiny.encoder, in_size=64, unshuffle=1)
+    torch.manual_seed(0)
+    net = PaniniNet(replace(tiny, task="sr16", encoder=encoder, degradation_encoder=None))
+    path = tmp_path_factory.mktemp("weights") / "tiny-sr16.safetensors"
+    save_model(net, path, provenance={})
+    return path
+
+
+@pytest.fixture
+def face(head: Image.Image, tmp_path: Path) -> Path:
+    path = tmp_path / "face.png"
+    head.resize((64, 64), Image.Resampling.BOX).save(path)
+    return path
+
+
+def run(weights: Path, *words: object) -> Any:
+    return runner.invoke(
+        app, ["upscale", *map(str, words), "--model", str(weights), "--device", "cpu"]
+    )
+
+
+def test_faces_into_a_folder(face: Path, sr16_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    face.rename(tmp_path / "more" / "a.png")
+    (tmp_path / "more" / "b.png").write_bytes((tmp_path / "more" / "a.png").read_bytes())
+    out = tmp_path / "out"
+    result = run(sr16_weights, tmp_path / "more", "-o", out)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split(" θ ")[0] for line in lines] == [
+        f"{tmp_path / 'more' / name} -> {out / name}: 128x128 px," for name in ("a.png", "b.png")
+    ]
+    with Image.open(out / "a.png") as image:
+        assert image.size == (128, 128)
+
+
+def test_consistent_changes_the_face(face: Path, sr16_weights: Path, tmp_path: Path) -> None:
+    pictures = []
+    for name, words in (("plain.png", []), ("consistent.png", ["--consistent"])):
+        result = run(sr16_weights, face, "-o", tmp_path / name, *words)
+        assert result.exit_code == 0, result.output
+        with Image.open(tmp_path / name) as image:
+            reduced = image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
+            pictures.append(np.asarray(reduced, dtype=float))
+    with Image.open(face) as image:
+        lq = np.asarray(image.convert("RGB"), dtype=float)
+    plain, consistent = (np.abs(picture - lq).mean() for picture in pictures)
+    assert consistent < 0.3 * plain
+
+
+def test_a_bad_face_does_not_stop_the_others(
+    face: Path, sr16_weights: Path, tmp_path: Path
+) -> None:
+    wide, empty = tmp_path / "wide.png", tmp_path / "empty.png"
+    Image.new("RGB", (64, 40)).save(wide)
+    empty.touch()
+    result = run(sr16_weights, wide, empty, face, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["face.png"]
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"error: {wide}: expected a square aligned face, got 64x40 px")
+    assert second.startswith(f"error: {empty}: ")
+
+
+def test_another_side_is_said(
+    head: Image.Image, sr16_weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    head.save(tmp_path / "head.png")
+    result = run(sr16_weights, tmp_path / "head.png", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert caplog.messages == [
+        f"{tmp_path / 'head.png'}: resized from 128 to 64 px, which the network takes"
+    ]
+
+
+def test_nothing_is_overwritten_unasked(face: Path, sr16_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(b"mine")
+    result = run(sr16_weights, face, "-o", out)
+    assert result.exit_code == 1
+    assert "exists already; --overwrite replaces it" in result.stderr
+    assert out.read_bytes() == b"mine"
+    assert run(sr16_weights, face, "-o", out, "--overwrite").exit_code == 0
+    itself = run(sr16_weights, face, "-o", face.parent, "--overwrite")
+    assert itself.exit_code == 1
+    assert "is the face itself" in itself.stderr
+
+
+def test_weights_that_do_not_ship_are_named(
+    face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(SPECS, "mobile-sr16", raising=False)
+    result = runner.invoke(app, ["upscale", str(face), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: mobile-sr16: its weights do not come with this version")
+    assert "--model PATH" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_for_another_task_is_refused_once(
+    face: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "again.png").write_bytes(face.read_bytes())
+    result = run(tiny_weights, face, tmp_path / "again.png", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: tiny.safetensors: is for task mfr")
+    assert result.stderr.count("\n") == 1
