@@ -1,6 +1,6 @@
 """Make the pictures of README.md again, with the shipped model and faces that nobody has.
 
-    panini convert mobile-prior random_face-2021.7.21.1-py3-none-any.whl runs/prior.safetensors
+    panini convert random_face-2021.7.21.1-py3-none-any.whl runs/prior.safetensors
     python examples/make_pictures.py runs/prior.safetensors
 
 The faces of the contact sheet are drawn by the prior from a seed that training never used.

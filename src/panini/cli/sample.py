@@ -9,7 +9,7 @@ import typer
 
 
 def sample(
-    prior: Annotated[Path, typer.Argument(help="The prior, of `panini convert mobile-prior`.")],
+    prior: Annotated[Path, typer.Argument(help="The prior, of `panini convert`.")],
     out: Annotated[Path, typer.Argument(help="Folder for images.npy and w.npy.")],
     count: Annotated[int, typer.Option(min=1, help="Faces.")] = 1000,
     truncation: Annotated[

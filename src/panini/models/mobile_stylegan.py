@@ -1,7 +1,7 @@
 """MobileStyleGAN (Belousov 2021, arXiv 2104.04767): the light prior of the shipped models.
 
 A StyleGAN2 student whose synthesis works in the Haar wavelet domain with depthwise-separable
-modulated convolutions. `panini convert mobile-prior` fills it from the public wheel.
+modulated convolutions. `panini convert` fills it from the public wheel.
 """
 
 from __future__ import annotations
