@@ -54,6 +54,7 @@ __all__ = [
     "encode_photo",
     "enlarge",
     "load_photo",
+    "repaint",
     "suffix_for",
     "write_photo",
 ]
@@ -61,6 +62,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _SUFFIX_OF_KIND = {"JPEG": ".jpg", "MPO": ".jpg", "HEIF": ".heic"}
+_ROWS = 256  # Of a photo whose 16 bits are blended at a time.
 _LOSSLESS = ".png"  # For photos of a kind that is not written, or would lose their colours.
 
 
@@ -212,6 +214,31 @@ def enlarge(photo: Photo, factor: int) -> Photo:
     channels = [_lanczos(photo.deep[..., c], size) for c in range(1 if photo.grey else 3)]
     deep = np.stack(channels * 3 if photo.grey else channels, axis=2)
     return replace(photo, rgb=narrow(deep), deep=deep, alpha=alpha)
+
+
+def repaint(photo: Photo, canvas: RgbImage, coverage: NDArray[np.float32] | None) -> Photo:
+    """The photo with what was drawn into it.
+
+    Args:
+        photo: As it was.
+        canvas: uint8 (H, W, 3), its `rgb` with the drawing.
+        coverage: (H, W) in [0, 1]: where the canvas is the photo's own (0) or drawn (1). Needed
+            where the photo has 16 bits: the drawing has 8, and the photo's finer levels fade out
+            under it.
+    """
+    if photo.deep is None or coverage is None:
+        return replace(photo, rgb=canvas, deep=None)
+    deep = photo.deep.copy()
+    for start in range(0, len(deep), _ROWS):
+        rows = slice(start, start + _ROWS)
+        weight = coverage[rows, :, None]
+        if not weight.any():
+            continue
+        finer = photo.deep[rows] - photo.rgb[rows] * np.float32(257)
+        blended = canvas[rows] * np.float32(257) + (1 - weight) * finer
+        blended = np.clip(np.rint(blended), 0, 65535).astype(np.uint16)
+        np.copyto(deep[rows], blended, where=weight > 0)
+    return replace(photo, rgb=canvas, deep=deep)
 
 
 def _photo(pixels: Planes, image: Image.Image, suffix: str) -> Photo:

@@ -25,14 +25,13 @@ from panini.faces.select import choose, parse_choice
 from panini.images import ImageSource, RgbImage, to_tensor, to_uint8
 from panini.models.fusion import FusionControl, PerLevel
 from panini.models.panini_net import PaniniNet
-from panini.photos import Mark, Photo, WriteOptions, enlarge, load_photo, write_photo
+from panini.photos import Mark, Photo, WriteOptions, enlarge, load_photo, repaint, write_photo
 from panini.runtime import keep_memory, resolve_device
 
 UPSCALES = (1, 2, 4)
 """Factors by which the rest of the photo can be enlarged."""
 
 _BATCH = 4  # Faces per forward.
-_ROWS = 256  # Of a photo whose 16 bits are blended at a time.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -369,25 +368,7 @@ def _paste(photo: Photo, faces: list[RestoredFace], options: RestoreOptions) -> 
         paste_into(
             canvas, np.asarray(face.restored), matrix, coverage=coverage, options=options.paste
         )
-    if coverage is None:
-        return replace(photo, rgb=canvas)
-    return replace(photo, rgb=canvas, deep=_deepen(photo, canvas, coverage))
-
-
-def _deepen(photo: Photo, canvas: RgbImage, coverage: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The canvas with 16 bits: faces have 8, and the photo's finer levels fade out under them."""
-    assert photo.deep is not None
-    result = photo.deep.copy()
-    for start in range(0, len(result), _ROWS):
-        rows = slice(start, start + _ROWS)
-        weight = coverage[rows, :, None]
-        if not weight.any():
-            continue
-        finer = photo.deep[rows] - photo.rgb[rows] * np.float32(257)
-        blended = canvas[rows] * np.float32(257) + (1 - weight) * finer
-        blended = np.clip(np.rint(blended), 0, 65535).astype(np.uint16)
-        np.copyto(result[rows], blended, where=weight > 0)
-    return result
+    return repaint(photo, canvas, coverage)
 
 
 def _is_colourless(rgb: RgbImage) -> bool:

@@ -1,0 +1,181 @@
+"""16 bits a channel out of PNGs and TIFFs that other hands made."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from panini.decoding import narrow, turn
+from panini.errors import ImageError
+from panini.photos import Photo, load_photo
+
+HEIGHT, WIDTH = 24, 40
+NOTES = b"Maker's notes, with an offset inside: \x00\x00\x01\x90"
+
+
+@pytest.fixture(scope="module")
+def deep() -> np.ndarray:
+    """A smooth colour picture of 16 bits, whose low bits are noise."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    smooth = np.stack([x * 6, y * 10, 255 - x * 3], axis=2) * 257
+    noise = np.random.default_rng(0).integers(-120, 120, smooth.shape)
+    return np.clip(smooth + noise, 0, 65535).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def alpha() -> np.ndarray:
+    """From clear on the left to solid on the right, 16 bits."""
+    return np.tile(np.linspace(0, 65535, WIDTH).astype(np.uint16), (HEIGHT, 1))
+
+
+def exif_block(orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.ImageDescription] = "At the lake"
+    exif[ExifTags.Base.Orientation] = orientation
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "1931:07:05 12:00:00"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = NOTES
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    return exif.tobytes()
+
+
+def load(content: bytes, folder: Path, name: str = "photo") -> Photo:
+    path = folder / name
+    path.write_bytes(content)
+    return load_photo(path)
+
+
+def png(
+    pixels: np.ndarray,
+    colour: int,
+    *chunks: tuple[bytes, bytes],
+    size: tuple[int, int] | None = None,
+) -> bytes:
+    """A 16-bit PNG, unfiltered, with further chunks: independent of the code under test."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    width, height = size or (pixels.shape[1], pixels.shape[0])
+    header = struct.pack(">2I5B", width, height, 16, colour, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            *(chunk(*one) for one in chunks),
+            chunk(b"IDAT", zlib.compress(rows)),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+def tiff(pixels: np.ndarray, **tags: int) -> bytes:
+    """An uncompressed big-endian TIFF of 16 bits: independent of the code under test."""
+    height, width, channels = pixels.shape
+    data = pixels.astype(">u2").tobytes()
+    ifd = ImageFileDirectory_v2(prefix=b"MM")
+    values = {256: width, 257: height, 258: (16,) * channels, 259: 1, 262: 2 if channels > 2 else 1}
+    values |= {273: 0, 277: channels, 278: height, 279: len(data), 284: 1}
+    if channels == 4:
+        values[338] = 2
+    for tag, value in (values | {int(tag[1:]): value for tag, value in tags.items()}).items():
+        ifd[tag] = value
+    return b"MM\0*\0\0\0\x08" + ifd.tobytes(8) + data
+
+
+# Grey with alpha is no kind of TIFF that programs write.
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [("PNG", 1), ("PNG", 2), ("PNG", 3), ("PNG", 4), ("TIFF", 1), ("TIFF", 3), ("TIFF", 4)],
+)
+def test_16_bits_are_read(
+    kind: str, channels: int, deep: np.ndarray, alpha: np.ndarray, tmp_path: Path
+) -> None:
+    colours = deep[..., :1] if channels < 3 else deep
+    pixels = np.concatenate([colours, alpha[..., None]], axis=2) if channels in (2, 4) else colours
+    content = png(pixels, {1: 0, 2: 4, 3: 2, 4: 6}[channels]) if kind == "PNG" else tiff(pixels)
+    photo = load(content, tmp_path)
+    expected = np.repeat(colours, 3, axis=2) if channels < 3 else colours
+    assert photo.deep is not None
+    assert photo.deep.dtype == np.uint16
+    assert np.array_equal(photo.deep, expected)
+    assert np.array_equal(photo.rgb, np.rint(expected / 257))
+    assert photo.grey == (channels < 3)
+    if channels in (2, 4):
+        assert photo.alpha is not None
+        assert np.array_equal(photo.alpha, alpha)
+    else:
+        assert photo.alpha is None
+
+
+def test_transparent_level_of_16_bits(deep: np.ndarray, tmp_path: Path) -> None:
+    colour = struct.pack(">3H", *map(int, deep[3, 4]))
+    photo = load(png(deep, 2, (b"tRNS", colour)), tmp_path)
+    assert photo.alpha is not None
+    assert np.array_equal(np.argwhere(photo.alpha == 0), [(3, 4)])
+    assert np.array_equal(photo.deep, deep)  # pyright: ignore
+    grey = load(png(deep[..., :1], 0, (b"tRNS", colour[:2])), tmp_path)
+    assert grey.alpha is not None
+    assert np.array_equal(grey.alpha == 0, deep[..., 0] == deep[3, 4, 0])
+
+
+def test_16_bits_that_opencv_cannot_read(
+    deep: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    photo = load(png(deep, 2), tmp_path)
+    assert photo.deep is None
+    assert np.abs(photo.rgb.astype(int) - narrow(deep)).max() <= 1  # Pillow cuts the low bits off
+    assert "only 8 of them are kept" in caplog.text
+
+
+@pytest.mark.parametrize("value", [2, 6, 7])
+def test_orientation_of_16_bits(
+    value: int, deep: np.ndarray, alpha: np.ndarray, tmp_path: Path
+) -> None:
+    pixels = np.concatenate([deep, alpha[..., None]], axis=2)
+    exif = exif_block(value).removeprefix(b"Exif\0\0")
+    for content in (
+        png(pixels, 6, (b"eXIf", exif)),
+        tiff(pixels, t274=value),
+        tiff(deep, t274=value),
+        tiff(deep[..., :1], t274=value),
+    ):
+        photo = load(content, tmp_path)
+        assert photo.deep is not None
+        assert np.array_equal(photo.deep[..., 0], turn(deep[..., 0], value))
+        if photo.alpha is not None:
+            assert np.array_equal(photo.alpha, turn(alpha, value))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "large PNG", "TIFF"])
+def test_size_is_refused_before_decoding(kind: str, tmp_path: Path) -> None:
+    pixel = np.zeros((1, 1, 3))
+    if kind == "TIFF":
+        content = tiff(pixel, t256=30000, t257=30000)
+    else:  # the large one is too large for us, not for Pillow
+        content = png(pixel, 2, size=(9000, 9000) if kind == "large PNG" else (30000, 30000))
+    (tmp_path / "a.img").write_bytes(content)
+    with pytest.raises(ImageError, match=r"more than \d+ megapixels"):
+        load_photo(tmp_path / "a.img", max_pixels=80_000_000)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_truncated(kind: str, share: float, deep: np.ndarray, tmp_path: Path) -> None:
+    whole = png(deep, 2) if kind == "PNG" else tiff(deep)
+    with pytest.raises(ImageError, match=r"photo: .*truncated"):
+        load(whole[: int(len(whole) * share)], tmp_path)

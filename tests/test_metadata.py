@@ -1,0 +1,189 @@
+"""EXIF keeps its bytes, XMP its statements, and both get the mark beside them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from panini.metadata import DIGITAL_SOURCE_TYPE, XMP_NAMESPACE, marked_xmp, upright_exif
+from panini.photos import Mark, Metadata, Photo, WriteOptions, load_photo, write_photo
+
+HEIGHT, WIDTH = 24, 40
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+NOTES = b"Maker's notes, with an offset inside: \x00\x00\x01\x90"
+
+XMP = (
+    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    b'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title><rdf:Alt><rdf:li xml:lang="x-default">'
+    b"Gro\xc3\x9fmutter &amp; Hund</rdf:li></rdf:Alt></dc:title></rdf:Description></rdf:RDF>"
+    b'</x:xmpmeta><?xpacket end="w"?>'
+)
+MARK = Mark(model="mobile-mfr", thetas=(0.41, 0.5333333), settings={"prior_bias": 0.5, "a": "<&>"})
+
+
+@pytest.fixture(scope="module")
+def rgb() -> np.ndarray:
+    """A smooth colour picture."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([x * 6, y * 10, 255 - x * 3], axis=2).astype(np.uint8)
+
+
+def exif_block(orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.ImageDescription] = "At the lake"
+    exif[ExifTags.Base.Orientation] = orientation
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "1931:07:05 12:00:00"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = NOTES
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    return exif.tobytes()
+
+
+def by_pillow(image: Image.Image, kind: str, **options: object) -> bytes:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def load(content: bytes, folder: Path, name: str = "photo") -> Photo:
+    path = folder / name
+    path.write_bytes(content)
+    return load_photo(path)
+
+
+def test_damaged_exif_costs_only_the_exif(rgb: np.ndarray, tmp_path: Path) -> None:
+    for block in (exif_block()[:20], b"Exif\0\0MM\0*\0\0\0\x08\0\x09" + bytes(9), b"Exif\0\0"):
+        for kind in ("JPEG", "PNG", "WEBP"):
+            photo = load(by_pillow(Image.fromarray(rgb), kind, exif=block), tmp_path)
+            assert photo.metadata.exif is None
+            assert photo.size == (WIDTH, HEIGHT)
+
+
+def test_exif_keeps_its_bytes() -> None:
+    turned, upright = exif_block(6), upright_exif(exif_block(6))
+    assert upright == exif_block(1)
+    assert [a for a, b in zip(turned, upright, strict=True) if a != b] == [6]
+    with pytest.raises(ValueError, match="not an EXIF block"):
+        upright_exif(b"Exif\0\0whatever")
+
+
+def statements(xmp: bytes) -> dict[str, list[str]]:
+    """Name → texts of all properties, whichever way they are written."""
+    found: dict[str, list[str]] = {}
+    for statement in ElementTree.fromstring(xmp.decode().strip()).iter(f"{RDF}Description"):
+        for name, value in statement.attrib.items():
+            found.setdefault(name, []).append(value)
+        for element in statement:
+            found.setdefault(element.tag, []).append("".join(element.itertext()))
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic", ".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("before", [None, XMP], ids=["no XMP", "XMP"])
+def test_marked(suffix: str, before: bytes | None, rgb: np.ndarray, tmp_path: Path) -> None:
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif")
+    photo = Photo(rgb=rgb, metadata=Metadata(xmp=before))
+    write_photo(tmp_path / f"a{suffix}", photo, WriteOptions(mark=MARK))
+    xmp = load_photo(tmp_path / f"a{suffix}").metadata.xmp
+    assert xmp is not None
+    said = statements(xmp)
+    assert said[f"{IPTC}DigitalSourceType"] == [DIGITAL_SOURCE_TYPE]
+    assert said[f"{IPTC}AISystemUsed"] == ["panini-net, model mobile-mfr"]
+    panini = f"{{{XMP_NAMESPACE}}}"
+    assert said[f"{panini}Thetas"] == ["[0.41, 0.5333]"]
+    assert said[f"{panini}Settings"] == ['{"prior_bias": 0.5, "a": "<&>"}']
+    (note,) = said[f"{panini}Note"]
+    assert "faces drawn anew by mobile-mfr, θ 0.41 0.53, settings {" in note
+    title = "{http://purl.org/dc/elements/1.1/}title"
+    assert said.get(title) == (["Großmutter & Hund"] if before else None)
+
+
+def test_mark_is_put_in_beside_the_rest() -> None:
+    marked = marked_xmp(XMP, MARK)
+    start = marked.index(b"<rdf:Description xmlns:rdf")
+    end = marked.index(b"</rdf:RDF>")
+    assert marked[:start] + marked[end:] == XMP
+
+
+def test_second_mark_takes_the_place_of_the_first() -> None:
+    once = marked_xmp(XMP, Mark(model="older"))
+    assert marked_xmp(once, MARK) == marked_xmp(XMP, MARK)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'<rdf:Description rdf:about="uuid:7" xmlns:e="%s" e:DigitalSourceType="camera"/>',
+        b'<rdf:Description rdf:about="uuid:7" xmlns:e="%s"><e:DigitalSourceType>camera'
+        b"</e:DigitalSourceType></rdf:Description>",
+        b'<rdf:Description rdf:about="uuid:7" xmlns:e="%s">'
+        b'<e:DigitalSourceType rdf:resource="camera"/></rdf:Description>',
+    ],
+)
+def test_another_source_type_gives_way(said: bytes) -> None:
+    start = XMP.index(b"<rdf:Description")
+    marked = marked_xmp(XMP[:start] + said % IPTC[1:-1].encode() + XMP[start:], MARK)
+    assert statements(marked)[f"{IPTC}DigitalSourceType"] == [DIGITAL_SOURCE_TYPE]
+    assert b"camera" not in marked
+    assert b"Hund" in marked
+    assert statements(marked)[f"{RDF}about"][-1] == "uuid:7"
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [
+        b"no XML",
+        XMP[:-100],
+        b"<x><Iptc4xmpExt:DigitalSourceType>" * 9,
+        b"\xff\xfe\xff",
+        XMP.replace(b"<x:xmpmeta", b"<!DOCTYPE x><x:xmpmeta"),
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>',
+    ],
+)
+def test_damaged_xmp_gives_way_to_the_mark(xmp: bytes) -> None:
+    assert marked_xmp(xmp, MARK) == marked_xmp(None, MARK)
+
+
+def test_control_characters_in_a_name() -> None:
+    said = statements(marked_xmp(None, Mark(model="a\x07<b>\n", thetas=())))
+    assert said[f"{{{XMP_NAMESPACE}}}Model"] == ["a?<b>?"]
+
+
+def test_orientation_in_the_xmp_is_reset(rgb: np.ndarray, tmp_path: Path) -> None:
+    for said in (b' tiff:Orientation="6"', b"><tiff:Orientation>6</tiff:Orientation></"):
+        assert b"6" in said
+        xmp = b"<x>" + said + b"</x>"
+        photo = load(by_pillow(Image.fromarray(rgb), "JPEG", xmp=xmp), tmp_path)
+        assert photo.metadata.xmp == xmp.replace(b"6", b"1")
+
+
+def test_formats_without_metadata_take_a_mark(rgb: np.ndarray, tmp_path: Path) -> None:
+    photo = Photo(rgb=rgb, metadata=Metadata(xmp=XMP, exif=exif_block()))
+    for suffix in (".bmp", ".gif"):
+        write_photo(tmp_path / f"a{suffix}", photo, WriteOptions(mark=MARK))
+    with Image.open(tmp_path / "a.gif") as image:
+        assert b"faces drawn anew by mobile-mfr" in image.info["comment"]
+
+
+def test_tags_of_a_tiff_stay_with_it(rgb: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "Scanner 1.0"
+    photo = load(by_pillow(Image.fromarray(rgb), "TIFF", exif=exif, dpi=(600, 600)), tmp_path)
+    write_photo(tmp_path / "b.jpg", photo, WriteOptions())
+    with Image.open(tmp_path / "b.jpg") as image:
+        found = dict(image.getexif())
+        assert image.info["dpi"] == (600, 600)
+    assert found.pop(ExifTags.Base.Software) == "Scanner 1.0"
+    # Not where the pixels of the TIFF were.
+    assert set(found) <= {ExifTags.Base.XResolution, ExifTags.Base.YResolution, 0x0128}
