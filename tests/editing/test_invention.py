@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from panini.checkpoints import SPECS
 from panini.degradations import DegradationParams, degrade
-from panini.editing import invention_map
-from panini.editing.evidence import Evidence, own_resolution, shrink
+from panini.editing import invention_map, vary
+from panini.editing.evidence import Evidence, evidence_of, own_resolution, shrink
 from panini.editing.invention import Invention, spread_of
 from panini.images import RgbImage, read_rgb
 from panini.restorer import Restorer
@@ -47,14 +48,14 @@ def test_a_result_that_only_repeats_the_input_invents_nothing(sharp: RgbImage) -
     lq = degraded(sharp, 32)
     found = invention_map(evidence_in(lq), lq, [lq])
     assert not found.spread.any()
-    assert found.mean < 0.1
+    assert found.mean < 0.5 * invention_map(evidence_in(lq), sharp, [sharp]).mean
     assert found.contradiction.max() < 0.01
 
 
 def test_softness_light_and_denoising_invent_nothing(sharp: RgbImage) -> None:
     evidence = evidence_in(sharp)
-    soft = cv2.GaussianBlur(sharp, (0, 0), 4.0)
-    assert invention_map(evidence, soft, [soft]).mean < 0.03
+    soft = np.asarray(cv2.GaussianBlur(sharp, (0, 0), 4.0), np.uint8)
+    assert invention_map(evidence, soft, [soft]).mean < 0.15
     brighter = (sharp * 0.9 + 20).astype(np.uint8)
     assert invention_map(evidence, brighter, [brighter]).contradiction.mean() < 1.0
     noisy = evidence_in(degraded(sharp, 64, noise=15))
@@ -82,7 +83,8 @@ def test_the_formula(sharp: RgbImage) -> None:
     found = invention_map(evidence_in(lq), sharp, [lq])
     total = np.sqrt(found.spread**2 + found.added**2 + found.contradiction**2)
     assert found.map == pytest.approx(1 - np.exp(-total / 16), abs=1e-5)
-    assert found.map.min() >= 0 and found.map.max() < 1
+    assert found.map.min() >= 0
+    assert found.map.max() < 1
     assert found.unsupported == pytest.approx(np.hypot(found.added, found.contradiction))
     for part in (found.map, found.spread, found.added, found.contradiction):
         assert part.shape == sharp.shape[:2]
@@ -102,34 +104,30 @@ def test_the_mean_is_that_of_the_part_that_is_pasted() -> None:
     assert parts[1].mean > 0.02
 
 
-class TestShipped:
-    """What the map says of the shipped network; some 15 passes of it."""
+@pytest.fixture(scope="module")
+def shipped() -> Restorer:
+    """The shipped network."""
+    if not SPECS["mobile-mfr"].path.is_file():
+        pytest.skip("the shipped weights are not here")
+    return Restorer.from_pretrained("mobile-mfr", "cpu")
 
-    @pytest.fixture(scope="class")
-    def restorer(self) -> Restorer:
-        from panini.checkpoints import SPECS
 
-        if not SPECS["mobile-mfr"].path.is_file():
-            pytest.skip("the shipped weights are not here")
-        return Restorer.from_pretrained("mobile-mfr", "cpu")
+def invented(shipped: Restorer, lq: RgbImage, bias: float = 0.0) -> Invention:
+    """What is found of one face with one variation: three or four passes of the network."""
+    (face,) = shipped.restore_aligned(lq, prior_bias=bias).faces
+    varied = vary(shipped, face, 1, seed=0, prior_bias=bias)
+    pictures = [np.asarray(other.restored) for other in varied.faces]
+    return invention_map(evidence_of(face), np.asarray(face.restored), pictures)
 
-    @staticmethod
-    def found(restorer: Restorer, lq: RgbImage, bias: float = 0.0) -> Invention:
-        from panini.editing import vary
-        from panini.editing.evidence import evidence_of
 
-        (face,) = restorer.restore_aligned(lq, prior_bias=bias).faces
-        varied = vary(restorer, face, 1, seed=0, prior_bias=bias)
-        pictures = [np.asarray(other.restored) for other in varied.faces]
-        return invention_map(evidence_of(face), np.asarray(face.restored), pictures)
+def test_shipped_more_degraded_is_more_invented(shipped: Restorer, sharp: RgbImage) -> None:
+    mild, severe = (invented(shipped, degraded(sharp, low)) for low in (128, 16))
+    assert mild.mean < severe.mean
+    assert mild.spread.mean() < severe.spread.mean()
 
-    def test_more_degraded_is_more_invented(self, restorer: Restorer, sharp: RgbImage) -> None:
-        mild, severe = (self.found(restorer, degraded(sharp, low)) for low in (128, 16))
-        assert mild.mean < severe.mean
-        assert mild.spread.mean() < severe.spread.mean()
 
-    def test_trusting_the_generator_invents_more(self, restorer: Restorer) -> None:
-        lq = read_rgb(EXAMPLES / "face_lq.png")
-        photo, prior = (self.found(restorer, lq, bias) for bias in (-3.0, 3.0))
-        assert photo.mean < prior.mean
-        assert photo.spread.mean() < prior.spread.mean()
+def test_shipped_trusting_the_generator_invents_more(shipped: Restorer) -> None:
+    lq = read_rgb(EXAMPLES / "face_lq.png")
+    photo, prior = (invented(shipped, lq, bias) for bias in (-3.0, 3.0))
+    assert photo.mean < prior.mean
+    assert photo.spread.mean() < prior.spread.mean()

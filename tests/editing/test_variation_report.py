@@ -12,21 +12,20 @@ from PIL import Image
 from panini.editing import write_variations
 from panini.editing.variation_report import PIXEL_RMS, distances
 from panini.errors import CheckpointError, ConfigError, ImageError
-from panini.images import RgbImage
 from panini.metrics.judge import WEIGHTS
-from panini.restorer import Restorer
+from panini.restorer import RestoredFace, Restorer
 
 METRICS = Path(__file__).parents[3] / "shared" / "models"
 
 
-def write(restorer: Restorer, photo: RgbImage, target: Path, count: int = 2, **options: object):
-    restoration = restorer.restore_aligned(photo)
+def write(restorer: Restorer, face: RestoredFace, target: Path, count: int = 2, **options: object):
+    restoration = restorer.restore_aligned(face.lq)
     values = {"seed": 0, "overwrite": False, "lpips_dir": None, **options}
-    return write_variations(restorer, restoration, target, count, **values)  # pyright: ignore
+    return write_variations(restorer, restoration, target, count, **values)
 
 
-def test_a_photo_each_and_a_sheet(restorer: Restorer, truth: RgbImage, tmp_path: Path) -> None:
-    told = write(restorer, truth, tmp_path / "a.b.jpg")
+def test_a_photo_each_and_a_sheet(restorer: Restorer, face: RestoredFace, tmp_path: Path) -> None:
+    told = write(restorer, face, tmp_path / "a.b.jpg")
     names = ["a.b_v1.jpg", "a.b_v2.jpg", "a.b_variations.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert [path.name for path in (*told.photos, told.sheet)] == names
@@ -37,37 +36,41 @@ def test_a_photo_each_and_a_sheet(restorer: Restorer, truth: RgbImage, tmp_path:
         assert sheet.width == 5 * 262 - 6
 
 
-def test_the_report(restorer: Restorer, truth: RgbImage, tmp_path: Path) -> None:
-    told = write(restorer, truth, tmp_path / "a.png", count=3)
-    (face,) = told.faces
+def test_the_report(restorer: Restorer, face: RestoredFace, tmp_path: Path) -> None:
+    told = write(restorer, face, tmp_path / "a.png", count=3)
+    (numbers,) = told.faces
     assert told.measure == PIXEL_RMS == "pixel_rms_levels"
-    table = np.array(face.distances)
+    table = np.array(numbers.distances)
     assert table.shape == (3, 3)
     assert np.array_equal(table, table.T)
     assert not table.diagonal().any()
     assert told.least_distance == table[np.triu_indices(3, 1)].min() > 0.2
     data = json.loads(told.to_json())
     assert data["photos"] == ["a_v1.png", "a_v2.png", "a_v3.png"]
-    assert data["faces"][0]["agreement_db"] == face.agreement_db
-    assert len(face.agreement_db) == len(face.shares) == 3
-    assert min(face.agreement_db) >= face.result_agreement_db - 0.5
+    assert data["faces"][0]["agreement_db"] == numbers.agreement_db
+    assert len(numbers.agreement_db) == len(numbers.shares) == 3
+    assert min(numbers.agreement_db) >= numbers.result_agreement_db - 0.5
 
 
-def test_one_variation_has_no_distance(restorer: Restorer, truth: RgbImage, tmp_path: Path) -> None:
-    assert write(restorer, truth, tmp_path / "a.png", count=1).least_distance == 0
+def test_one_variation_has_no_distance(
+    restorer: Restorer, face: RestoredFace, tmp_path: Path
+) -> None:
+    assert write(restorer, face, tmp_path / "a.png", count=1).least_distance == 0
 
 
-def test_lpips_where_there_are_weights(restorer: Restorer, truth: RgbImage, tmp_path: Path) -> None:
+def test_lpips_where_there_are_weights(
+    restorer: Restorer, face: RestoredFace, tmp_path: Path
+) -> None:
     if not all((METRICS / name).is_file() for name in WEIGHTS):
         pytest.skip("the metrics' networks are not beside the project")
-    told = write(restorer, truth, tmp_path / "a.png", lpips_dir=METRICS)
+    told = write(restorer, face, tmp_path / "a.png", lpips_dir=METRICS)
     assert told.measure == "lpips_vgg_caffe"
     assert 0 < told.least_distance < 1
 
 
-def test_lpips_without_weights(restorer: Restorer, truth: RgbImage, tmp_path: Path) -> None:
+def test_lpips_without_weights(restorer: Restorer, face: RestoredFace, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"vgg16_caffe\.safetensors"):
-        write(restorer, truth, tmp_path / "a.png", lpips_dir=tmp_path)
+        write(restorer, face, tmp_path / "a.png", lpips_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,20 +80,20 @@ def test_distances_are_in_levels_at_256_px() -> None:
 
 
 def test_nothing_is_overwritten_unasked(
-    restorer: Restorer, truth: RgbImage, tmp_path: Path
+    restorer: Restorer, face: RestoredFace, tmp_path: Path
 ) -> None:
     (tmp_path / "a_variations.png").write_text("mine")
     with pytest.raises(ImageError, match=r"a_variations\.png: exists already"):
-        write(restorer, truth, tmp_path / "a.png")
+        write(restorer, face, tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a_variations.png"]
-    write(restorer, truth, tmp_path / "a.png", overwrite=True)
+    write(restorer, face, tmp_path / "a.png", overwrite=True)
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_photo_without_faces(restorer: Restorer, truth: RgbImage, tmp_path: Path) -> None:
+def test_a_photo_without_faces(restorer: Restorer, face: RestoredFace, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    empty = replace(restorer.restore_aligned(truth), faces=[])
+    empty = replace(restorer.restore_aligned(face.lq), faces=[])
     with pytest.raises(ConfigError, match="variations need a face"):
         write_variations(
             restorer, empty, tmp_path / "a.png", 1, seed=0, overwrite=False, lpips_dir=None

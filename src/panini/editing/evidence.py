@@ -25,7 +25,7 @@ VISIBLE = 1.5
 LEAST_SIDE = 8
 """Side in px of the coarsest band: light and colour of the whole face."""
 
-_LUMA = np.float32([0.299, 0.587, 0.114])
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _NORMAL_MEDIAN = 0.6745  # Median of the absolute value of a standard normal number.
 
 
@@ -84,8 +84,9 @@ def own_resolution(lq: RgbImage) -> tuple[int, float]:
         lq: uint8 (S, S, 3) RGB.
 
     Returns:
-        The side in px, right to a factor of about √2; and the standard deviation of the noise
-        that an image shrunk to it still has, levels.
+        The side in px, right to a factor of about √2, but up to twice too high where enlarged
+        pixels left their edges; and the standard deviation of the noise that an image shrunk to
+        it still has, levels.
     """
     luma = lq.astype(np.float32) @ _LUMA
     full = luma.shape[0]

@@ -39,6 +39,7 @@ _PICTURES = {
     "masks.png": "Masks: how the channels of each level are shared out",
     "variations.png": "Equally plausible faces for the same input",
 }
+_SHEETS = {"overview.png", "masks.png", "variations.png"}
 FILES = (*_PICTURES, DATA, PAGE)
 """What `write_explanation` writes."""
 
@@ -102,7 +103,7 @@ def write_explanation(
     facts = {**about, **to_dict(explanation)}
     contents = {name: png(image) for name, image in pictures.items()}
     contents[DATA] = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode()
-    contents[PAGE] = _page(facts, pictures).encode()
+    contents[PAGE] = _page(facts, pictures, contents).encode()
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.mkdir(parents=True)
@@ -197,11 +198,13 @@ def overview(explanation: Explanation, heat: Image.Image, masks: Image.Image) ->
     return sheet(cells, columns=3, side=400)
 
 
-def _page(facts: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> str:
+def _page(
+    facts: Mapping[str, Any], pictures: Mapping[str, Image.Image], files: Mapping[str, bytes]
+) -> str:
     """One HTML page: pictures as data URIs, texts escaped, nothing from elsewhere."""
     title = escape(f"How this face was made: {facts.get('photo', 'a face')}")
     figures = "\n".join(
-        f'<figure><img src="{_data_uri(pictures[name], name)}" alt="{escape(caption)}">'
+        f'<figure><img src="{_data_uri(pictures[name], files[name], name)}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for name, caption in _PICTURES.items()
     )
@@ -216,11 +219,11 @@ def _page(facts: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> str:
     )
 
 
-def _data_uri(image: Image.Image, name: str) -> str:
-    if name not in ("overview.png", "variations.png", "masks.png"):
-        image = image.copy()
-        image.thumbnail((_PAGE_SIDE, _PAGE_SIDE), Image.Resampling.LANCZOS)
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+def _data_uri(image: Image.Image, file: bytes, name: str) -> str:
+    """A picture for the page: sheets as they are, faces and maps small."""
+    if name not in _SHEETS and image.width > _PAGE_SIDE:
+        file = png(image.resize((_PAGE_SIDE, _PAGE_SIDE), Image.Resampling.LANCZOS))
+    return "data:image/png;base64," + base64.b64encode(file).decode()
 
 
 def _facts_table(facts: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ of it is left: 6 levels give 0.31, 16 give 0.63, 40 give 0.92.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -30,7 +30,7 @@ SCALE = 16.0
 FORMULA = "1 - exp(-sqrt(spread^2 + added^2 + contradiction^2) / 16), all in levels of 255"
 
 _WINDOW = 1 / 96  # Standard deviation of the local mean, in shares of the face's side.
-_NEAR = 1.5  # The same for the comparison with the input, px of its own resolution.
+_NEAR = 0.75  # The same for the comparison with the input, in pixels of a band's coarse side.
 
 Map = NDArray[np.float32]
 """float32 (H, W)."""
@@ -114,23 +114,37 @@ def spread_of(restored: RgbImage, variations: Sequence[RgbImage]) -> Map:
 def _contradiction(evidence: Evidence, result: Levels) -> Map:
     """What the result has at the input's resolution beyond the input, but for light and noise.
 
-    The result may have less of the input's detail: softness loses, it does not invent. So the
-    nearest faded input, g times it with g in [0, 1], is what the result is compared with.
+    The result may have less of the input's detail: softness loses, it does not invent. So in each
+    octave the result is compared with the nearest faded input, g times it with g in [0, 1]. What
+    is coarser than `LEAST_SIDE` is light and colour of the whole face, and is left out.
     """
-    # A change of light and colour over the whole face invents nothing.
-    drawn, given = (
-        image - low_band(image, LEAST_SIDE)
-        for image in (shrink(result, evidence.side), evidence.face)
-    )
-    both, own, given_power = (
-        cv2.GaussianBlur((x * y).mean(axis=2), (0, 0), _NEAR)
-        for x, y in ((drawn, given), (drawn, drawn), (given, given))
-    )
-    fade = (both / np.maximum(given_power, 1e-6)).clip(0, 1)
-    power = own - 2 * fade * both + fade**2 * (given_power - evidence.noise**2)
+    side = evidence.side
+    drawn, given = _octaves(shrink(result, side)), _octaves(evidence.face)
+    total = np.zeros((side, side), np.float32)
+    for (coarse, fine, x), (_, _, y) in zip(drawn, given, strict=True):
+        reach = _NEAR * side / coarse
+        both, own, input_power = (
+            cv2.GaussianBlur((p * q).mean(axis=2), (0, 0), reach)
+            for p, q in ((x, y), (x, x), (y, y))
+        )
+        noise = evidence.noise**2 * (fine**2 - coarse**2) / side**2
+        fade = (both / np.maximum(input_power, 1e-6)).clip(0, 1)
+        distance = own - 2 * fade * both + fade**2 * (input_power - noise)
+        total += distance.clip(min=0)
     size = result.shape[0]
-    smooth = cv2.resize(power.clip(min=0), (size, size), interpolation=cv2.INTER_LINEAR)
+    smooth = cv2.resize(total, (size, size), interpolation=cv2.INTER_LINEAR)
     return np.sqrt(smooth).astype(np.float32)
+
+
+def _octaves(image: Levels) -> Iterator[tuple[int, int, Levels]]:
+    """Bands of an image (S, S, 3) from `LEAST_SIDE` to S: coarse side, fine side, band."""
+    side, coarse = image.shape[0], LEAST_SIDE
+    low = low_band(image, coarse)
+    while coarse < side:
+        fine = min(2 * coarse, side)
+        next_low = low_band(image, fine)
+        yield coarse, fine, next_low - low
+        coarse, low = fine, next_low
 
 
 def _power(values: Levels) -> Map:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -121,7 +122,9 @@ def sheet(
     for index, (label, picture) in enumerate(cells):
         row, column = divmod(index, columns)
         x, y = column * (side + gap), row * (side + head + gap)
-        draw.text((x + 2, y + head // 2), label, _INK, _fitting(label, head - 6, side), anchor="lm")
+        draw.text(
+            (x + 2, y + head // 2), label, _INK, _fitting(label, head - 6, side - 4), anchor="lm"
+        )
         tile = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
         image.paste(tile, (x, y + head))
     return image
@@ -142,7 +145,7 @@ def _tint(grey: NDArray[np.float32], values: Map) -> NDArray[np.float32]:
     # Some shading stays in the colour, so that the face stays a face.
     shaded = colour * (0.55 + 0.45 * grey / 255)
     cover = np.interp(values, _COVER_AT, _COVER)[..., None].astype(np.float32)
-    return grey + cover * (shaded - grey)
+    return (grey + cover * (shaded - grey)).astype(np.float32)
 
 
 def _legend(image: Image.Image, ends: tuple[str, str]) -> None:
@@ -183,6 +186,7 @@ def _histogram(
     draw.line((mean, top, mean, bottom), _INK, width=2)
 
 
+@lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
