@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
@@ -165,6 +164,8 @@ def deep_planes(
 
 def narrow(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """16 bits to 8, rounded: 65535 becomes 255."""
+    import cv2  # heavy, and few photos are deep
+
     return np.asarray(cv2.convertScaleAbs(values, alpha=1 / 257), dtype=np.uint8)
 
 

@@ -12,7 +12,10 @@ import panini
 from panini.cli.main import app
 from panini.errors import PaniniError
 
-COMMANDS = {"restore", "degrade", "evaluate", "train", "convert", "sample"}
+COMMANDS = {
+    *("restore", "upscale", "explain", "serve", "degrade", "evaluate", "train", "probe"),
+    *("convert", "info", "init", "push", "sample"),
+}
 
 runner = CliRunner()
 
