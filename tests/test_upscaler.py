@@ -80,4 +80,5 @@ def test_a_consistent_face_agrees_with_its_input(restorer, face):
     assert faithfulness(plain, face) < 30
     assert faithfulness(consistent, face) > 35
     assert consistent.faces[0].theta == plain.faces[0].theta
+    assert [r.mark.settings["consistent"] for r in (plain, consistent)] == [False, True]
     np.testing.assert_array_equal(consistent.photo.rgb, np.asarray(consistent.faces[0].restored))

@@ -71,6 +71,8 @@ class RestoreOptions:
     """Which faces, see `panini.faces.select`."""
     keep_colour: bool = False
     """Faces of a grey photo keep the colours that the network gives them."""
+    consistent: bool = False
+    """The face was brought to agree with its input, see `panini.upscaler`."""
     paste: PasteOptions = field(default_factory=PasteOptions)
     """How the faces went back."""
 

@@ -54,6 +54,7 @@ def upscale(
     (face,) = result.faces
     images, lq = (to_tensor(np.asarray(side)) for side in (face.restored, face.lq))
     (drawn,) = to_uint8(project(images, lq))
+    result = replace(result, options=replace(result.options, consistent=True))
     return restorer.redraw(result, [replace(face, restored=Image.fromarray(drawn))])
 
 
