@@ -203,7 +203,7 @@ def verdicts(evaluation: SrEvaluation) -> list[Verdict]:
 def markdown(evaluation: SrEvaluation) -> str:
     """The tables for model card and documentation."""
     lines = [
-        "| enlarged | metric | bicubic | so | change [95 %] |",
+        "| way | metric | bicubic | this way | change [95 %] |",
         "|---|---|---|---|---|",
         *(table_line(row, evaluation.lpips_name) for row in summarise(evaluation)),
         "",

@@ -105,3 +105,10 @@ def test_ablation_a_is_one_setting_away():
     found = [estimate(recipe)["parameters_m"] for recipe in (dafi, concat)]
     # As in the paper, Cat-Conv costs more.
     assert found == [20.007, 21.037]
+
+
+def test_the_lengths_that_the_page_sets_are_taken():
+    path = CONFIGS / "restoration" / "mobile-sr16-gpu.yaml"
+    changes = ["phases=[{until: 66000, window: 32}]", "images=100000", "max_seconds=540"]
+    recipe = load_config(path, RestorationRunConfig, changes)
+    assert [recipe.output_at(nimg) for nimg in (65999, 66000)] == [(32, None), (64, None)]
