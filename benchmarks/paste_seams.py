@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--model", default="mobile-mfr")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--prior-bias", type=float, default=0.0)
     arguments = parser.parse_args()
 
     restorer = Restorer.from_pretrained(arguments.model, arguments.device)
@@ -50,7 +51,7 @@ def main() -> None:
     count = 0
     for file in arguments.photos:
         photo = load_image(file)
-        for face in restorer.restore(photo).faces:
+        for face in restorer.restore(photo, prior_bias=arguments.prior_bias).faces:
             seams = {way: seam(photo, face, options) for way, options in WAYS.items()}
             own = next(iter(seams.values())).own
             size = max(face.box[2] - face.box[0], face.box[3] - face.box[1])
