@@ -28,7 +28,7 @@ class Spec:
 SPECS: dict[str, Spec] = {
     "mobile-mfr": Spec(
         file="mobile-mfr.safetensors",
-        sha256="7e10f954489178122a9e40e257f5ba8f53adcbf0d5fb7051503b875d68ad5a35",
+        sha256="b56a7ee18a035d1b70970cf0ae8f316bd5f9622e7fff42421adceb6415c957e4",
         licence="research and non-commercial use only, see NOTICE",
     ),
 }
