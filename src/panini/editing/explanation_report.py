@@ -204,9 +204,9 @@ def _page(
     """One HTML page: pictures as data URIs, texts escaped, nothing from elsewhere."""
     title = escape(f"How this face was made: {facts.get('photo', 'a face')}")
     figures = "\n".join(
-        f'<figure><img src="{_data_uri(pictures[name], files[name], name)}" alt="{escape(caption)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for name, caption in _PICTURES.items()
+        f'<figure><img src="{_data_uri(image, files[name], name)}" alt="{escape(_PICTURES[name])}">'
+        f"<figcaption>{escape(_PICTURES[name])}</figcaption></figure>"
+        for name, image in pictures.items()
     )
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
