@@ -44,8 +44,8 @@ def test_the_networks_stay_within_their_budget(net):
 
 
 def test_the_example_face_comes_nearer_to_its_truth(restored):
-    truth = torch.from_numpy(read_rgb(EXAMPLES / "face_truth.png")).permute(2, 0, 1)[None]
-    lq = torch.from_numpy(read_rgb(EXAMPLES / "face_lq.png")).permute(2, 0, 1)[None]
+    truth = torch.from_numpy(np.array(read_rgb(EXAMPLES / "face_truth.png"))).permute(2, 0, 1)[None]
+    lq = torch.from_numpy(np.array(read_rgb(EXAMPLES / "face_lq.png"))).permute(2, 0, 1)[None]
     assert restored.image.shape == (1, 3, 1024, 1024)
     small = torch.nn.functional.avg_pool2d(restored.image, 2)
     ours = torch.from_numpy(np.stack(to_uint8(small))).permute(0, 3, 1, 2)
