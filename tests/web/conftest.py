@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ from panini.models.panini_net import PaniniNet
 from panini.restorer import Restorer
 from panini.web.limits import Limits
 from panini.web.service import Service
+
+ENVIRONMENT = (
+    *("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_DISABLE_TELEMETRY"),
+    *("TORCHINDUCTOR_CACHE_DIR", "MPLBACKEND", "MPLCONFIGDIR"),
+)
+"""What build_app writes there."""
 
 WAIT = 300.0
 """Seconds: a process may be stopped for minutes; nothing here waits for it on purpose."""
@@ -113,7 +120,7 @@ def files_in(folder: Path) -> list[str]:
 
 @pytest.fixture
 def make_client(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    make_service: Callable[..., Service], known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., object]]:
     """Starts the whole application in this process; gives a client and its service."""
     pytest.importorskip("gradio", reason="the extra web is not installed")
@@ -124,8 +131,8 @@ def make_client(
     from panini.web.app import build_app
 
     # Put back afterwards what build_app writes there.
-    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, "")
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
     stack = ExitStack()
 
     def make(hosts: tuple[str, ...] | None = None, **limits: float) -> tuple[TestClient, Service]:
@@ -140,3 +147,4 @@ def make_client(
 
     with stack:
         yield make
+        known.gate.set()

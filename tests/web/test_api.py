@@ -129,38 +129,37 @@ def test_health_and_models(make_client: Make) -> None:
     assert "mobile-mfr" in [model["name"] for model in models["shipped"]]
 
 
-@pytest.mark.parametrize(
-    ("request_", "status", "kind", "words"),
-    [
-        (as_form(b"not a photo"), 422, "bad_image", "photo: not an image"),
-        (as_json(b"\xff\xd8\xff and no more"), 422, "bad_image", "truncated or damaged"),
-        (as_json(b""), 422, "bad_image", "photo: the file is empty"),
-        (as_json(b"x", upscale=3), 422, "bad_option", "upscale: input should be 1, 2 or 4"),
-        (as_json(b"x", sharpen=1), 422, "bad_option", "sharpen: unknown"),
-        ({"json": {"photo": "no base64!"}}, 400, "bad_request", '"photo" is not base64'),
-        ({"json": {"image": "eA=="}}, 400, "bad_request", 'with a text "photo"'),
-        ({"json": ["eA=="]}, 400, "bad_request", "expected a JSON object"),
-        ({"files": {"image": ("a", b"x")}}, 400, "bad_request", 'the form has no file "photo"'),
-        ({"content": b"x"}, 400, "bad_request", "content type missing: send multipart"),
-        (
-            {"content": b"{", "headers": {"Content-Type": "application/json"}},
-            *(400, "bad_request", "not JSON"),
-        ),
-        (
-            {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
-            *(400, "bad_request", "the form cannot be read"),
-        ),
-        (
-            {"files": [("photo", ("a", b"x")), ("photo", ("b", b"x"))]},
-            *(400, "bad_request", "the form cannot be read"),
-        ),
-    ],
-)
-def test_bad_requests(
-    make_client: Make, request_: dict, status: int, kind: str, words: str
-) -> None:
+BAD_REQUESTS = [
+    (as_form(b"not a photo"), 422, "bad_image", "photo: not an image"),
+    (as_json(b"\xff\xd8\xff and no more"), 422, "bad_image", "truncated or damaged"),
+    (as_json(b""), 422, "bad_image", "photo: the file is empty"),
+    (as_json(b"x", upscale=3), 422, "bad_option", "upscale: input should be 1, 2 or 4"),
+    (as_json(b"x", sharpen=1), 422, "bad_option", "sharpen: unknown"),
+    ({"json": {"photo": "no base64!"}}, 400, "bad_request", '"photo" is not base64'),
+    ({"json": {"image": "eA=="}}, 400, "bad_request", 'with a text "photo"'),
+    ({"json": ["eA=="]}, 400, "bad_request", "expected a JSON object"),
+    ({"files": {"image": ("a", b"x")}}, 400, "bad_request", 'the form has no file "photo"'),
+    ({"content": b"x"}, 400, "bad_request", "content type missing: send multipart"),
+    (
+        {"content": b"{", "headers": {"Content-Type": "application/json"}},
+        *(400, "bad_request", "not JSON"),
+    ),
+    (
+        {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+        *(400, "bad_request", "the form cannot be read"),
+    ),
+    (
+        {"files": [("photo", ("a", b"x")), ("photo", ("b", b"x"))]},
+        *(400, "bad_request", "the form cannot be read"),
+    ),
+]
+
+
+def test_bad_requests(make_client: Make) -> None:
     client, service = make_client()
-    assert words in error_of(client.post("/api/v1/restore", **request_), status, kind)
+    for request, status, kind, words in BAD_REQUESTS:
+        response = client.post("/api/v1/restore", **request)
+        assert words in error_of(response, status, kind), request
     assert files_in(service.folder) == []
 
 

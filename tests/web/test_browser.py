@@ -1,4 +1,7 @@
-"""The page in a browser, end to end, with the shipped model."""
+"""The page in a browser, end to end: `panini serve` in a process of its own, and Chromium.
+
+The network is the tiny one, untrained: it draws no faces, but it draws them differently.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ import pytest
 import torch
 from PIL import Image
 
-from panini.checkpoints import SPECS, save_model
+from panini.checkpoints import save_model
 from panini.metadata import DIGITAL_SOURCE_TYPE
 from panini.models.panini_net import PaniniNet
 from panini.photos import load_photo
@@ -46,16 +49,16 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-    pytest.mark.skipif(not SPECS["mobile-mfr"].path.is_file(), reason="the weights are not here"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 class Server:
-    """`panini serve` in a process of its own, whose every file lies below one folder."""
+    """`panini serve`, with folders of its own for all that programs write somewhere."""
 
-    def __init__(self, folder: Path, model: str = "mobile-mfr") -> None:
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        model = folder / "tiny.safetensors"
+        save_model(PaniniNet.named("tiny"), model, provenance={})
         self.temporary, self.home, self.work = (folder / name for name in ("tmp", "home", "work"))
         for path in (self.temporary, self.home, self.work):
             path.mkdir()
@@ -69,24 +72,25 @@ class Server:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-c", "from panini.cli.main import app; app()", "serve"),
-                *("--port", "0", "--device", "cpu", "--timeout", str(WAIT), "--model", model),
+                *("--port", "0", "--device", "cpu", "--timeout", str(WAIT), "--model", str(model)),
             ],
             stdout=subprocess.PIPE,
             text=True,
             cwd=self.work,
             env=environment,
         )
-        assert self.process.stdout is not None
-        self.url = re.findall(r"http://\S+", self.process.stdout.readline())[0]
+        assert self.process.stdout
+        (self.url,) = re.findall(r"http://\S+", self.process.stdout.readline())
 
     def files(self) -> list[str]:
         """Of photos, kept by the server."""
         return [str(path) for path in self.temporary.rglob("*") if path.is_file()]
 
     def stop(self) -> None:
+        """Ask it to end; a second time does nothing."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(WAIT)
-        assert self.process.stdout is not None
+        assert self.process.stdout
         self.process.stdout.close()
 
 
@@ -190,7 +194,7 @@ def test_from_drop_to_download(server: Server, page: object, tmp_path: Path) -> 
     wait_for_change(page, old)
     page.wait_for_timeout(500)
     second = shown(page)
-    assert np.abs(second - first)[top:bottom, left:right].mean() > 0.5
+    assert np.abs(second - first)[top:bottom, left:right].mean() > 0.1
     assert np.array_equal(second[:, :64], first[:, :64])
 
     with page.expect_download() as download:
@@ -201,7 +205,7 @@ def test_from_drop_to_download(server: Server, page: object, tmp_path: Path) -> 
     assert saved.rgb.shape == before.shape
     assert saved.metadata.xmp is not None
     assert DIGITAL_SOURCE_TYPE.encode() in saved.metadata.xmp
-    assert b"mobile-mfr" in saved.metadata.xmp
+    assert b"tiny.safetensors" in saved.metadata.xmp
 
     # Left as it was, and back again.
     for caption in ("left as it was", "θ"):
@@ -214,27 +218,27 @@ def test_from_drop_to_download(server: Server, page: object, tmp_path: Path) -> 
     assert elsewhere == []
 
 
-def test_variations_and_map_and_nothing_is_left(browser: object, tmp_path: Path) -> None:
-    # Untrained, for these cost many passes: it draws no faces, but draws them differently.
-    torch.manual_seed(0)
-    save_model(PaniniNet.named("tiny"), tmp_path / "tiny.safetensors", provenance={})
-    server = Server(tmp_path, str(tmp_path / "tiny.safetensors"))
+def test_variations_and_map(page: object) -> None:
+    drop(page, PHOTO)
+    page.wait_for_selector("#save a.save")
+    page.click("#variations button.label-wrap")
+    page.click("#vary")
+    page.wait_for_selector("#offered img")
+    old = sources(page)
+    page.click("#offered button.thumbnail-item >> nth=1")
+    wait_for_change(page, old)
+    page.click("#invention button.label-wrap")
+    page.click("#explain")
+    page.wait_for_selector("#maps img")
+    assert "0 is all held by the photo" in page.inner_text("#invented")
+    assert page.errors == []
+
+
+def test_nothing_is_left(browser: object, server: Server) -> None:
     with opened(browser, server) as page:
         drop(page, PHOTO)
         page.wait_for_selector("#save a.save")
-        page.click("#variations button.label-wrap")
-        page.click("#vary")
-        page.wait_for_selector("#offered img")
-        old = sources(page)
-        page.click("#offered button.thumbnail-item >> nth=1")
-        wait_for_change(page, old)
-        page.click("#invention button.label-wrap")
-        page.click("#explain")
-        page.wait_for_selector("#maps img")
-        assert "% of this face is not held by the photo" in page.inner_text("#invented")
-        assert page.errors == []
         assert server.files()
-
     # Closing the page forgets the photo, an answer of the API takes it along,
     until(lambda: server.files() == [])
     assert len(api(server, PHOTO.read_bytes())["faces"]) == 1

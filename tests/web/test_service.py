@@ -92,10 +92,12 @@ def test_refusals_speak_of_the_photo_and_not_of_our_files(
 
 
 def test_a_bomb_is_refused_by_its_header(make_service: Callable[..., Service]) -> None:
-    bomb = encode(Image.new("1", (20_000, 20_000)), "PNG")
-    assert len(bomb) < 100_000
-    with pytest.raises(ImageError, match=r"^photo: 20000x20000 px is more than 24 megapixels$"):
-        make_service().restore(bomb, RestoreRequest())
+    service = make_service()
+    for side, words in ((5_000, "5000x5000 px is more than 24"), (14_000, "more than 179")):
+        bomb = encode(Image.new("1", (side, side)), "PNG")
+        assert len(bomb) < 100_000
+        with pytest.raises(ImageError, match=rf"^photo: {words} megapixels$"):
+            service.restore(bomb, RestoreRequest())
 
 
 def test_explain(service: Service, photo: bytes) -> None:
@@ -128,7 +130,8 @@ def test_a_photo_is_edited_without_being_searched_again(
     assert session.result.settings["prior_bias"] == 3.0
 
     service.edit("page", lambda s: s.set_bias(0.0))
-    assert np.array_equal(preview(session.after), first)
+    # As before, but for the last bit: it was drawn together with the other face then.
+    assert np.abs(preview(session.after) - first).mean() < 0.1
     service.edit("page", lambda s: s.set_bias({4: 0.0, 8: 0.0, 16: 0.0, 32: 0.0, 64: -3.0}))
     assert session.faces[0].drawn.theta < theta - 0.2
     assert known.calls == 1
@@ -168,7 +171,7 @@ def test_variations_are_offered_and_taken(service: Service, photo: bytes) -> Non
     assert not np.array_equal(preview(session.after), before)
     service.edit("page", lambda s: s.set_bias(1.0))
     service.edit("page", lambda s: s.set_bias(0.0))
-    assert np.array_equal(preview(session.after), before)
+    assert np.abs(preview(session.after) - before).mean() < 0.1
 
 
 def test_the_map_of_the_page(service: Service, photo: bytes) -> None:

@@ -39,12 +39,11 @@ def serve(
     from panini.restorer import Restorer
 
     with listen(host, port) as listener:
-        restorer = Restorer.from_pretrained(model, device)
         if not is_local(listener):
             typer.echo("warning: everybody who reaches this machine can use the page", err=True)
         try:
             run(
-                restorer,
+                lambda: Restorer.from_pretrained(model, device),
                 limits,
                 listener,
                 lambda: typer.echo(f"Panini is at {address_of(listener)} (Ctrl-C stops it)"),

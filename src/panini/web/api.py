@@ -123,16 +123,14 @@ async def _from_form(request: Request, body: bytes) -> tuple[bytes, dict[str, An
     except (MultiPartException, KeyError) as error:
         reason = getattr(error, "message", "no boundary")
         raise BadRequestError(f"the form cannot be read ({reason})") from error
-    values: dict[str, Any] = dict(form.multi_items())
-    photo = values.pop("photo", None)
-    if not isinstance(photo, UploadFile):
-        raise BadRequestError('the form has no file "photo"')
-    for name, value in values.items():
-        if isinstance(value, UploadFile):
-            raise BadRequestError(f'"{name}": a file was not expected here; the photo is "photo"')
-    content = await photo.read()
-    await form.close()
-    return content, values
+    try:
+        values: dict[str, Any] = dict(form.multi_items())
+        photo = values.pop("photo", None)
+        if not isinstance(photo, UploadFile):
+            raise BadRequestError('the form has no file "photo"')
+        return await photo.read(), values
+    finally:
+        await form.close()
 
 
 def _from_json(body: bytes) -> tuple[bytes, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 
@@ -13,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from panini.errors import PaniniError
 from panini.web import texts
 from panini.web.api import build_api, picture_response, tell_error
+from panini.web.environment import set_environment
 from panini.web.guard import Guard
 from panini.web.page import build_page, theme
 from panini.web.service import Service
@@ -25,15 +25,12 @@ def build_app(
 ) -> FastAPI:
     """The application; it closes the service when it stops.
 
-    Gradio takes some of its settings from the environment of the process: no analytics, and the
-    folder of the service for uploads. One application a process, therefore.
-
     Args:
         service: What restores.
         hosts: Names under which it may be asked for; None allows any.
         ready: Called when it starts.
     """
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(service.folder))
+    set_environment(service.folder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -59,6 +56,8 @@ def build_app(
         footer_links=[],
         run_history=False,
         allowed_paths=[],
+        # What a bug says stays in the log; users' mistakes are told by the page itself.
+        show_error=False,
         max_file_size=service.limits.max_bytes,
         ssr_mode=False,
         mcp_server=False,

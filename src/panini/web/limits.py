@@ -24,8 +24,9 @@ class Limits:
     """Seconds that a request may take, its time in the waiting line included."""
     queue: int = 8
     """Requests that may wait while one is at work; further ones are refused at once."""
-    sessions: int = 16
-    """Photos that may be edited at the same time; the one untouched for longest is forgotten."""
+    sessions: int = 6
+    """Photos that may be edited at the same time; the one untouched for longest is forgotten.
+    Each takes up to 9 bytes a pixel, twice that with 16 bits."""
     idle: float = 3600.0
     """Seconds after which a photo that nobody touched is forgotten."""
 

@@ -296,10 +296,9 @@ class Handlers:
     @told
     def explain(self, which: int | None, request: gr.Request) -> Updates:
         """The invention map was asked for."""
-        share, maps = self.service.edit(_key(request), lambda session: session.explain(which or 0))
-        words = f"{share:.0%} of this face is not held by the photo."
+        mean, maps = self.service.edit(_key(request), lambda session: session.explain(which or 0))
         return {
-            self.parts.invented: f"<p><b>{words}</b></p>",
+            self.parts.invented: texts.invented(mean),
             self.parts.maps: gr.update(
                 value=[(str(path), caption) for path, caption in maps], visible=True
             ),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import socket
 from collections.abc import Callable
 
 from panini.errors import ConfigError, MissingExtraError
 from panini.restorer import Restorer
+from panini.web.environment import set_environment
 from panini.web.limits import Limits
-from panini.web.service import Service
+from panini.web.service import Service, make_folder
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names under which a browser reaches a server on its own machine."""
@@ -64,27 +66,38 @@ def is_local(listener: socket.socket) -> bool:
 
 
 def run(
-    restorer: Restorer, limits: Limits, listener: socket.socket, ready: Callable[[], None]
+    load: Callable[[], Restorer],
+    limits: Limits,
+    listener: socket.socket,
+    ready: Callable[[], None],
 ) -> None:
     """Serve until the process is told to stop.
 
     Args:
-        restorer: What restores.
+        load: Gives what restores.
         limits: What is taken on.
         listener: From `listen`.
         ready: Called when it starts.
     """
+    folder = make_folder()
+    # Before the packages that read it are imported.
+    set_environment(folder)
+    try:
+        service = Service(load(), limits, folder)
+        _serve(service, listener, ready)
+        service.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(service: Service, listener: socket.socket, ready: Callable[[], None]) -> None:
     import uvicorn
 
-    service = Service(restorer, limits)
-    try:
-        from panini.web.app import build_app
+    from panini.web.app import build_app
 
-        # Another name for this machine is refused only where nobody else can ask.
-        app = build_app(service, LOOPBACK if is_local(listener) else None, ready)
-        config = uvicorn.Config(
-            app, log_level="warning", server_header=False, timeout_graceful_shutdown=5
-        )
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        service.close()
+    # Another name for this machine is refused only where nobody else can ask.
+    app = build_app(service, LOOPBACK if is_local(listener) else None, ready)
+    config = uvicorn.Config(
+        app, log_level="warning", server_header=False, timeout_graceful_shutdown=5
+    )
+    uvicorn.Server(config).run(sockets=[listener])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import TypeVar
 
 from PIL import Image
@@ -59,21 +59,23 @@ class Explained:
 class Service:
     """Restores, explains, and keeps the photos that are being edited.
 
-    All files are in `folder`, a temporary folder that `close` removes. A photo that was only
+    All files are in `folder`, which `close` removes. A photo that was only
     restored or explained is gone when its answer is; one that is edited, when `forget` is called,
     when nobody touched it for long, or when too many others came after it.
 
     Args:
         restorer: Used by one request at a time.
         limits: What is taken on.
+        folder: An empty one, to be removed at the end; None makes one.
     """
 
-    def __init__(self, restorer: Restorer, limits: Limits | None = None) -> None:
+    def __init__(
+        self, restorer: Restorer, limits: Limits | None = None, folder: Path | None = None
+    ) -> None:
         self.restorer = restorer
         self.limits = limits or Limits()
         self.line = Line(self.limits.queue, self.limits.timeout)
-        self._temporary = TemporaryDirectory(prefix="panini-", ignore_cleanup_errors=True)
-        self.folder = Path(self._temporary.name).resolve()
+        self.folder = (folder or make_folder()).resolve()
         # Apart from the uploads, which lie directly in the folder.
         self._own = self.folder / "own"
         self._own.mkdir()
@@ -201,11 +203,11 @@ class Service:
             kept[0].remove()
 
     def close(self) -> None:
-        """Stop, and remove the temporary folder."""
+        """Stop, and remove the folder."""
         self.line.close()
         with self._lock:
             self._sessions.clear()
-        self._temporary.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check_size(self, photo: bytes, name: str = "photo") -> None:
         if len(photo) > self.limits.max_bytes:
@@ -265,6 +267,11 @@ class Service:
             session, _ = self._sessions.pop(key)
             self._sessions[key] = (session, time.monotonic())
         return session
+
+
+def make_folder() -> Path:
+    """A temporary folder that only this user can read."""
+    return Path(mkdtemp(prefix="panini-"))
 
 
 def suffix_of(photo: bytes) -> str:

@@ -123,7 +123,7 @@ class Session:
         self._draw()
 
     def explain(self, index: int) -> tuple[float, list[tuple[Path, str]]]:
-        """What of a face was invented: the share, and pictures of it with captions."""
+        """What of a face was invented: the map's mean, and pictures with captions."""
         face = self._face(index)
         told = explain(self.restorer, face.plain, prior_bias=face.bias)
         heat = heat_map(np.asarray(told.face.restored.convert("RGB")), told.invention.map)

@@ -66,6 +66,7 @@ CSS = """
 .html-container { padding: 0 .25rem !important; }
 #panel, #panel .column { gap: .6rem; }
 #faces .grid-wrap, #offered .grid-wrap, #maps .grid-wrap { min-height: 0; max-height: none; }
+#maps .caption-label { top: .25rem; bottom: auto; height: max-content; }
 #faces .caption-label { opacity: 1; color: var(--body-text-color); }
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 .intro h1 { font-size: 2rem; font-weight: 650; letter-spacing: -0.02em; margin: .5rem 0 .25rem; }
@@ -105,3 +106,8 @@ def download(token: str) -> str:
 def level(side: int) -> str:
     """What a slider moves: "64 px · finest detail"."""
     return f"{side} px · {LEVELS.get(side, 'detail')}"
+
+
+def invented(mean: float) -> str:
+    """What the invention map says of the face as a whole."""
+    return f"<p><b>On the whole {mean:.2f}</b>: 0 is all held by the photo, 1 is all invented.</p>"
