@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from panini.editing.explanation import Explanation
-from panini.editing.invention import FORMULA, SCALE
+from panini.editing.invention import FORMULA
 from panini.editing.pictures import grey_map, heat_map, masks_plot, png, sheet
 from panini.editing.variation_report import comparison_sheet
 from panini.errors import ImageError
@@ -31,7 +31,7 @@ _PICTURES = {
     "restored.png": "Result",
     "heatmap.png": "Where it was invented: grey is held by the photo, yellow to dark red is not",
     "invention.png": "The invention map alone: black 0, white 1",
-    "spread.png": "Spread: how much equally plausible faces differ; white is 32 levels of 255",
+    "spread.png": "Spread: how much equally plausible faces differ; white is 8 levels of 255",
     "unsupported.png": "Unsupported: how far the result is from what the input holds; "
     "white is 32 levels of 255",
     "y_ife.png": "From the photo alone (Eq. 12): the generator's features are set to 0",
@@ -39,11 +39,12 @@ _PICTURES = {
     "masks.png": "Masks: how the channels of each level are shared out",
     "variations.png": "Equally plausible faces for the same input",
 }
-_SHEETS = {"overview.png", "masks.png", "variations.png"}
+_WIDE = {"overview.png", "variations.png"}
+_SHEETS = {*_WIDE, "masks.png"}
 FILES = (*_PICTURES, DATA, PAGE)
 """What `write_explanation` writes."""
 
-_WHITE = 2 * SCALE  # Levels that are white in the pictures of the components.
+_WHITE_SPREAD, _WHITE_UNSUPPORTED = 8.0, 32.0  # Levels that are white in their pictures.
 _PAGE_SIDE = 512  # Of the pictures in the page, px.
 
 _HONEST = (
@@ -55,7 +56,8 @@ _HONEST = (
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:68em;margin:2em auto;padding:0 1em;color:#222}"
     "figure{display:inline-block;margin:0 1em 1.5em 0;vertical-align:top;max-width:32em}"
-    "img{max-width:100%}figcaption{color:#555}table{border-collapse:collapse;margin:1em 0}"
+    ".wide{max-width:100%}img{max-width:100%}figcaption{color:#555}"
+    "table{border-collapse:collapse;margin:1em 0}"
     "td,th{border:1px solid #ccc;padding:.2em .7em;text-align:right}.honest{background:#fff4d6;"
     "padding:.7em 1em}"
 )
@@ -173,8 +175,8 @@ def _pictures(explanation: Explanation) -> dict[str, Image.Image]:
         "restored.png": face.restored,
         "heatmap.png": heat_map(np.asarray(result), invention.map),
         "invention.png": grey_map(invention.map),
-        "spread.png": grey_map(invention.spread, _WHITE),
-        "unsupported.png": grey_map(invention.unsupported, _WHITE),
+        "spread.png": grey_map(invention.spread, _WHITE_SPREAD),
+        "unsupported.png": grey_map(invention.unsupported, _WHITE_UNSUPPORTED),
         "y_ife.png": explanation.y_ife,
         "y_gpb.png": explanation.y_gpb,
         "masks.png": masks_plot(explanation.masks, side=640),
@@ -204,7 +206,8 @@ def _page(
     """One HTML page: pictures as data URIs, texts escaped, nothing from elsewhere."""
     title = escape(f"How this face was made: {facts.get('photo', 'a face')}")
     figures = "\n".join(
-        f'<figure><img src="{_data_uri(image, files[name], name)}" alt="{escape(_PICTURES[name])}">'
+        f"<figure{' class=wide' * (name in _WIDE)}>"
+        f'<img src="{_data_uri(image, files[name], name)}" alt="{escape(_PICTURES[name])}">'
         f"<figcaption>{escape(_PICTURES[name])}</figcaption></figure>"
         for name, image in pictures.items()
     )
