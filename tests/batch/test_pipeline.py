@@ -296,4 +296,4 @@ def test_settings_are_all_that_a_result_depends_on() -> None:
     assert settings["prior_bias"] == {"64": 1.0}
     assert "overwrite" not in settings
     assert json.loads(json.dumps(settings)) == settings
-    assert set(settings) | {"overwrite"} == set(BatchOptions.__dataclass_fields__)
+    assert set(settings) | {"overwrite", "metrics_dir"} == set(BatchOptions.__dataclass_fields__)

@@ -50,6 +50,7 @@ def test_line(job: Job) -> None:
         "faces": [{"box": [1.0, 2.0, 30.0, 40.0], "theta": 0.1235}],
         "seconds": {"decode": 0.0, "restore": 1.5},
         "error": None,
+        "variations": None,
         "input_bytes": 5,
         "input_mtime_ns": job.source.stat().st_mtime_ns,
         "output_bytes": 6,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +323,9 @@ def test_pasting_options_reach_the_face(photo: Path, tiny_weights: Path, tmp_pat
 
 def test_variations(photo: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run(tiny_weights, photo, "-o", out, "--variations", "2", "--seed", "5").exit_code == 0
+    done = run(tiny_weights, photo, "-o", out, "--variations", "2", "--seed", "5")
+    assert done.exit_code == 0
+    assert re.search(r"variations differ by \d\S* pixel_rms_levels or more", done.output)
     names = sorted(path.name for path in out.iterdir() if path.suffix == ".png")
     assert names == ["head.png", "head_v1.png", "head_v2.png", "head_variations.png"]
 

@@ -6,6 +6,7 @@ it is given. Reading and writing run beside it, and no more than a few photos ar
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import deque
@@ -67,13 +68,15 @@ class BatchOptions:
     """Other faces that the photo supports as well: so many more photos, and a sheet."""
     seed: int = 0
     """Of the variations and the grain."""
+    metrics_dir: Path | None = None
+    """Frozen networks of the metrics: distances between variations are LPIPS, else of pixels."""
     overwrite: bool = False
     """Replace results that are there."""
 
     def settings(self) -> dict[str, Any]:
         """All that a result depends on, as JSON values."""
         values = asdict(self)
-        del values["overwrite"]
+        del values["overwrite"], values["metrics_dir"]
         if isinstance(self.prior_bias, Mapping):
             values["prior_bias"] = {str(level): bias for level, bias in self.prior_bias.items()}
         return values
@@ -87,6 +90,8 @@ class _Read:
     photo: Photo
     stamp: Stamp | None
     """Before it was read, so that a photo that changes meanwhile is done again."""
+    variations: Mapping[str, Any] | None = None
+    """How different they are."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -229,7 +234,7 @@ class _Batch:
                 ),
             )
         if result.faces and options.variations:
-            self._vary(result, read.job.target)
+            read.variations = self._vary(result, read.job.target)
         seconds = time.perf_counter() - start
         if self._detector is not None:
             read.seconds["detect"] = self._detector.seconds
@@ -237,19 +242,20 @@ class _Batch:
         read.seconds["restore"] = seconds
         return result
 
-    def _vary(self, result: Restoration, target: Path) -> None:
+    def _vary(self, result: Restoration, target: Path) -> dict[str, Any]:
         from panini.editing import write_variations
 
         make_folder(target.parent)
-        write_variations(
+        told = write_variations(
             self._restorer,
             result,
             target,
             self._options.variations,
             seed=self._options.seed,
             overwrite=self._replaces_extras,
-            lpips_dir=None,
+            lpips_dir=self._options.metrics_dir,
         )
+        return json.loads(told.to_json()) | {"least_distance": told.least_distance}
 
     def _finish(self, read: _Read, result: Restoration) -> Outcome:
         """Write a restored photo, and its line of the report just before it gets its name."""
@@ -280,7 +286,7 @@ class _Batch:
             self._save_faces(result, job.target)
         result.save(part, quality=options.quality, mark=options.mark)
         faces = tuple(FaceRecord(box=face.box, theta=face.theta) for face in result.faces)
-        return Outcome(job=job, state="done", faces=faces)
+        return Outcome(job=job, state="done", faces=faces, variations=read.variations)
 
     def _without_face(self, read: _Read, result: Restoration, part: Path) -> Outcome:
         """Skip, or copy and report, a photo without faces.

@@ -88,6 +88,8 @@ class Outcome:
     """Step → seconds: decode, detect, restore, encode."""
     error: str | None = None
     """One line: why it failed, or that it has no face."""
+    variations: Mapping[str, Any] | None = None
+    """How different its variations are, see `editing.VariationReport.to_json`."""
     stamp: Stamp | None = None
     """Of the photo when it was read; None when it could not be."""
 
@@ -177,6 +179,7 @@ class Report:
             ],
             "seconds": {step: round(value, 4) for step, value in outcome.seconds.items()},
             "error": outcome.error,
+            "variations": outcome.variations,
             "input_bytes": stamp.size if stamp else None,
             "input_mtime_ns": stamp.mtime_ns if stamp else None,
             "output_bytes": output.stat().st_size if output else None,

@@ -148,6 +148,13 @@ Variations = Annotated[
 Seed = Annotated[
     int, typer.Option(min=0, help="Of variations and grain.", rich_help_panel=STRENGTH)
 ]
+MetricsDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Frozen networks of the metrics: tell how variations differ by LPIPS, not by pixels.",
+        rich_help_panel=STRENGTH,
+    ),
+]
 Enlarge = Annotated[
     Upscale, typer.Option(help="Enlarge the rest of the photo (Lanczos).", rich_help_panel=PASTING)
 ]
@@ -198,6 +205,7 @@ def restore(
     prior_bias: PriorBias = "0",
     variations: Variations = 0,
     seed: Seed = 0,
+    metrics_dir: MetricsDir = None,
     upscale: Enlarge = Upscale.ONE,
     colour_match: ColourMatch = True,
     grain: Grain = False,
@@ -229,6 +237,7 @@ def restore(
         save_faces=save_faces,
         variations=variations,
         seed=seed,
+        metrics_dir=metrics_dir,
         overwrite=overwrite,
     )
     _check(options)
@@ -309,7 +318,12 @@ def _tell(outcome: Outcome) -> None:
     if outcome.state == "done":
         thetas = " ".join(f"{face.theta:.2f}" for face in outcome.faces)
         count = f"{len(outcome.faces)} face{'s' * (len(outcome.faces) > 1)}"
-        typer.echo(shown(f"{outcome.job.source} -> {outcome.job.target}: {count}, θ {thetas}"))
+        line = f"{outcome.job.source} -> {outcome.job.target}: {count}, θ {thetas}"
+        if varied := outcome.variations:
+            line += (
+                f"; variations differ by {varied['least_distance']:.3g} {varied['measure']} or more"
+            )
+        typer.echo(shown(line))
     elif outcome.state == "skipped":
         typer.echo(shown(f"{outcome.error}"))
     else:
