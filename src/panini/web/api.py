@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import logging
+import math
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,8 @@ def describe_face(number: int, face: RestoredFace) -> dict[str, Any]:
         "number": number,
         "box": [round(edge, 1) for edge in face.box],
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
-        "theta": round(face.theta, 4),
+        # A network without masks has none, and JSON no NaN.
+        "theta": round(face.theta, 4) if math.isfinite(face.theta) else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -84,7 +85,7 @@ class Session:
         return [
             (
                 self._picture(thumbnail(face.drawn, chosen=face.chosen)),
-                f"θ {face.drawn.theta:.2f}" if face.chosen else "left as it was",
+                _caption(face),
             )
             for face in self.faces
         ]
@@ -166,6 +167,13 @@ class Session:
         self._count += 1
         write_preview(self.result.image, self.after)
         (self._folder / f"after-{self._count - 2}.jpg").unlink(missing_ok=True)
+
+
+def _caption(face: _EditedFace) -> str:
+    if not face.chosen:
+        return "left as it was"
+    # A network without masks has no θ.
+    return f"θ {face.drawn.theta:.2f}" if math.isfinite(face.drawn.theta) else "restored"
 
 
 def redraw_face(restorer: Restorer, face: RestoredFace, bias: PerLevel) -> RestoredFace:
