@@ -30,7 +30,7 @@ _SURE = 0.9  # Least score of a face that one look at the photo finds.
 _STILL_SURE = 0.75  # Least mean score when looked at again; faces keep over 0.8.
 _LIKELY = 0.7  # Least score of a face that two copies agree on,
 _STILL_LIKELY = 0.65  # and its least mean score when looked at again;
-_UNANIMOUS = 0.4  # this where three copies agree: little is left of faces under r = 32.
+_UNANIMOUS = 0.5  # this where three copies agree: little is left of faces under r = 32.
 _LOW = (0.5, 0.6, _LIKELY)  # Thresholds of the three stages.
 _SAME = 0.4  # Intersection over union of two boxes around one face.
 _SLACK = 0.8  # The first stage looks for faces this much smaller, for its boxes are rough.
