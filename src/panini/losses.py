@@ -24,6 +24,26 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
 
 
+def degradation_numbers(told: Tensor, params: Tensor) -> Tensor:
+    """How far four numbers told of each image are from the truth of Eq. 10, smooth L1.
+
+    Args:
+        told: (N, 4): blur σ, log2 of the downsampling rate, noise, JPEG quality, each less the
+            middle of its usual range and divided by about a third of that range.
+        params: The truth, (N, 4): the fields of `DegradationParams`.
+
+    Returns:
+        Mean loss, a scalar.
+    """
+    truth = torch.stack([params[:, 0], params[:, 1].log2(), params[:, 2], params[:, 3]], dim=1)
+    truth = (truth - truth.new_tensor(_NUMBERS_MIDDLE)) / truth.new_tensor(_NUMBERS_SCALE)
+    return F.smooth_l1_loss(told, truth.to(told.dtype))
+
+
+_NUMBERS_MIDDLE = (2.25, 3.5, 7.5, 72.0)
+_NUMBERS_SCALE = (1.3, 1.2, 4.3, 13.0)
+
+
 def generator_adversarial(fake_logits: Tensor) -> Tensor:
     """Vanilla adversarial loss of the generator, non-saturating (Goodfellow et al. 2014)."""
     return F.softplus(-fake_logits).mean()

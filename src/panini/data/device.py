@@ -29,6 +29,9 @@ class GroupBatch(NamedTuple):
     """Truth, uint8 (count, 3, gt_size, gt_size)."""
     w: Tensor
     """(count, w_dim) float32; (count, 0) where the source is no prior."""
+    params: Tensor
+    """What was done to each face, float64 (count, 4): the fields of `DegradationParams`; (0, 4)
+    for the other tasks."""
 
 
 class Finisher:
@@ -71,14 +74,14 @@ class Finisher:
     def _group(
         self, group: GroupConfig, prior: GanPrior | None, raw: RawGroup, key: tuple[int, ...]
     ) -> GroupBatch:
-        lq, gt, w = (part.to(self.device, non_blocking=True) for part in raw[:3])
+        lq, gt, w, params = (part.to(self.device, non_blocking=True) for part in raw[:4])
         if prior is not None:
             gt, w = self._draw(group, prior, np.random.default_rng([self.seed, *key, 0]))
         by_device = prior is not None or self.config.degrade_on == "device"
         if by_device and self.config.task != "none":
             seed = np.random.SeedSequence([self.seed, *key, 1]).generate_state(1)[0]
             lq = self._degrade(gt, raw.params, int(seed))
-        return GroupBatch(lq, gt, w)
+        return GroupBatch(lq, gt, w, params)
 
     def _draw(
         self, group: GroupConfig, prior: GanPrior, generator: np.random.Generator

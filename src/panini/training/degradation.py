@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from panini.checkpoints import save_tensors
 from panini.data import FaceBatches, Finisher, GroupBatch, to_float
-from panini.losses import info_nce
+from panini.losses import degradation_numbers, info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
 from panini.training.run import Engine, RunConfig, Stage, fit
 
@@ -43,6 +43,11 @@ class DegradationRunConfig(RunConfig):
     """Faces on which v_DR is scaled at the end (mobile kind); 0 = leave it as it is."""
     crop: int | None = None
     """Contrast random crops of this side instead of whole faces: cheaper; None = whole."""
+    label_weight: float = Field(default=0, ge=0)
+    """Of a linear layer's task to read the numbers of Eq. 10 from v_DR. The paper has no labels;
+    where we degrade the faces ourselves they cost nothing. 0 = the paper's."""
+    calibration_floor: float = Field(default=0.03, gt=0)
+    """See `calibrate`."""
 
     @model_validator(mode="after")
     def _makes_pairs(self) -> Self:
@@ -51,6 +56,8 @@ class DegradationRunConfig(RunConfig):
             raise ValueError(f"data.groups: pairs need even counts, got {odd[0]}")
         if self.crop and self.crop > self.data.lq_size:
             raise ValueError(f"crop: {self.crop} px do not fit faces of {self.data.lq_size} px")
+        if self.label_weight and self.data.task != "mfr":
+            raise ValueError(f"label_weight: task {self.data.task!r} has no degradation numbers")
         if self.pairs == "dasr" and not self.crop:
             raise ValueError("crop: pairs dasr need the side of their patches")
         return self
@@ -97,7 +104,13 @@ class DegradationStage(Stage):
         self.engine.place(self.encoder)
         self.contrast.to(self.engine.device)
         self.modules = {"encoder": self.encoder, "contrast": self.contrast}
-        self.engine.add_optimizer("encoder", (list(self.encoder.parameters()), 1.0))
+        learned = list(self.encoder.parameters())
+        if config.label_weight:
+            self.teller = nn.Linear(self.encoder.config.dim, 4)
+            self.engine.place(self.teller)
+            self.modules["teller"] = self.teller
+            learned += self.teller.parameters()
+        self.engine.add_optimizer("encoder", (learned, 1.0))
 
     def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
         """One step on pairs: faces 2k and 2k+1 share their degradation."""
@@ -105,12 +118,18 @@ class DegradationStage(Stage):
         with engine.section("forward"):
             views = self._views(batch, step)
             with engine.autocast():
-                query, key = self._embed(*views, step)
+                degradation = self.encoder(views[0])
+                query = F.normalize(self.encoder.project(degradation).float(), dim=1)
+                key = self._embed_keys(views[1], step)
             loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
+            figures = {"info_nce": loss.detach(), "rank": self._rank(query, key)}
+            if self.config.label_weight:
+                labels = self._label_loss(degradation.float(), batch)
+                loss = loss + self.config.label_weight * labels
+                figures["labels"] = labels.detach()
         engine.update("encoder", loss)
-        rank = self._rank(query, key)
         self.contrast.enqueue(engine.gather(key))
-        return {"info_nce": loss.detach(), "rank": rank}
+        return figures
 
     @torch.no_grad()
     def validate(self, batch: list[GroupBatch]) -> dict[str, Tensor]:
@@ -137,17 +156,23 @@ class DegradationStage(Stage):
             lq = _crop(lq, crop, generator)
         return lq[0::2], lq[1::2]
 
-    def _embed(self, queries: Tensor, keys: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        query = F.normalize(self.encoder.project(self.encoder(queries)).float(), dim=1)
-        with torch.no_grad():
-            if self.engine.stepping:
-                self.contrast.follow(self.encoder, self.config.momentum)
-            # Shuffled, so that batch statistics cannot give the pairs away.
-            order = torch.randperm(len(query), generator=torch.Generator().manual_seed(step))
-            order = order.to(keys.device, non_blocking=True)
-            encoder = self.contrast.encoder
-            key = F.normalize(encoder.project(encoder(keys[order])).float(), dim=1)
-            return query, key[order.argsort()]
+    def _label_loss(self, degradation: Tensor, batch: list[GroupBatch]) -> Tensor:
+        """How well the queries' v_DR tells what was done to them."""
+        params = torch.cat([group.params for group in batch])
+        paired = self.config.pairs == "udrl"
+        return degradation_numbers(self.teller(degradation), params[0::2] if paired else params)
+
+    @torch.no_grad()
+    def _embed_keys(self, keys: Tensor, step: int) -> Tensor:
+        """The momentum encoder's view of the keys, normalised."""
+        if self.engine.stepping:
+            self.contrast.follow(self.encoder, self.config.momentum)
+        # Shuffled, so that batch statistics cannot give the pairs away.
+        order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(step))
+        order = order.to(keys.device, non_blocking=True)
+        encoder = self.contrast.encoder
+        key = F.normalize(encoder.project(encoder(keys[order])).float(), dim=1)
+        return key[order.argsort()]
 
     def _rank(self, query: Tensor, key: Tensor) -> Tensor:
         """Share of the queue that is nearer to a query than its own key."""
@@ -207,7 +232,8 @@ def train(config: DegradationRunConfig) -> bool:
     stage = DegradationStage(config)
     done = fit(stage, config, paired=config.pairs == "udrl")
     if done and stage.engine.main and config.kind == "mobile" and config.calibration_images:
-        calibrate(stage.encoder, _calibration_faces(config, stage.engine))
+        faces = _calibration_faces(config, stage.engine)
+        calibrate(stage.encoder, faces, config.calibration_floor)
         stage.save(config.out, config.images)
     return done
 

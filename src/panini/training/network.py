@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from panini.checkpoints import load_state, load_tensors
+from panini.checkpoints import load_model, load_state, load_tensors
 from panini.config import Config
 from panini.data import load_live_prior
 from panini.errors import ConfigError
@@ -21,12 +23,23 @@ from panini.models.panini_net import PaniniConfig, PaniniNet, named_config
 from panini.models.prior import GanPrior
 from panini.training.config import RunConfig
 
+logger = logging.getLogger(__name__)
+
 WEIGHTS = "panini.safetensors"
 """What the stages that train a whole network leave for the next one."""
 
 
 FusionMethod = Literal["dafi", "concat", "modulation", "noise"]
 """Those of `models.fusion` that join features; "latent" has none to learn on."""
+
+
+class TransferConfig(Config):
+    """Tensors that a new network takes over from a trained one."""
+
+    source: Path
+    """Weights, or a shipped model's name."""
+    prefixes: tuple[str, ...] = ("encoder.", "fusion.", "bands.")
+    """Beginnings of the names of what is taken, where name and shape are equal."""
 
 
 class StartConfig(Config):
@@ -40,6 +53,8 @@ class StartConfig(Config):
     """The converted prior, a network that has it, or a shipped model's name."""
     degradation_encoder: Path | None = None
     """Weights of stage 1; None for sizes that have no degradation encoder."""
+    transfer: TransferConfig | None = None
+    """Where else the network starts from; None = nowhere, as in the paper."""
 
     def shape(self) -> PaniniConfig:
         """The configuration of the network.
@@ -70,7 +85,42 @@ def build_network(config: StartConfig, seed: int) -> PaniniNet:
     net.prior.load_state_dict(prior.state_dict())
     start_from_prior(net)
     _load_degradation_encoder(net, config)
+    if config.transfer is not None:
+        _transfer(net, config.transfer)
     return freeze(net)
+
+
+@torch.no_grad()
+def _transfer(net: PaniniNet, config: TransferConfig) -> None:
+    """Take over what fits."""
+    source, own = load_model(config.source), net.state_dict()
+    wanted = {k: v for k, v in source.state_dict().items() if k.startswith(config.prefixes)}
+    fitting = {k: v for k, v in wanted.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ConfigError(
+            f"{config.source}: nothing under {', '.join(config.prefixes)} has a name and shape "
+            "that the new network has"
+        )
+    net.load_state_dict(own | fitting)
+    logger.info("%d of %d tensors taken from %s", len(fitting), len(wanted), config.source)
+    if net.config.degradation_encoder is None and source.config.degradation_encoder is not None:
+        net.degradation_constant.copy_(_constant(net, source))
+
+
+def _constant(net: PaniniNet, source: PaniniNet, num_samples: int = 32, seed: int = 0) -> Tensor:
+    """Mean v_DR that a network with a degradation encoder has of faces reduced to another's size.
+
+    Its masks know that vector, and not the random one of a new network.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    source.eval()
+    values = []
+    for z in torch.randn(num_samples, net.prior.z_dim, generator=generator).split(4):
+        faces = net.prior.synthesis(net.prior.broadcast(net.prior.mapping(z, 0.7)))
+        small = F.interpolate(faces, (net.config.in_size,) * 2, mode="bilinear", antialias=True)
+        lq = F.interpolate(small, (source.config.in_size,) * 2, mode="bicubic")
+        values.append(source.degradation(lq.clamp(-1, 1)))
+    return torch.cat(values).mean(dim=0, keepdim=True)
 
 
 def _load_degradation_encoder(net: PaniniNet, config: StartConfig) -> None:

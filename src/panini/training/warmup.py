@@ -22,6 +22,7 @@ from panini.training.network import (
     WEIGHTS,
     FusionMethod,
     StartConfig,
+    TransferConfig,
     build_network,
     check_lq_size,
     prior_features,
@@ -42,6 +43,8 @@ class WarmupRunConfig(RunConfig):
     """The converted prior, a network that has it, or a shipped model's name."""
     degradation_encoder: Path | None = None
     """Weights of stage 1; None for sizes that have no degradation encoder."""
+    transfer: TransferConfig | None = None
+    """Where else the network starts from; None = nowhere, as in the paper."""
     latent_weight: float = Field(default=1.0, ge=0)
     """Of the squared error of ws, in scaled coordinates."""
     image_weight: float = Field(default=0.5, ge=0)
@@ -59,6 +62,7 @@ class WarmupRunConfig(RunConfig):
             fusion_method=self.fusion_method,
             prior=self.prior,
             degradation_encoder=self.degradation_encoder,
+            transfer=self.transfer,
         )
 
 
