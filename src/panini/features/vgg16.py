@@ -1,12 +1,13 @@
 """VGG-16 as a frozen judge: its activations feed the perceptual loss and LPIPS.
 
 Two sets of weights are in use that share shapes but not input: Caffe's (BGR, 0-255 minus the mean)
-and torchvision's (RGB, 0-1, ImageNet mean and deviation). The file's metadata tell them apart.
+and torchvision's (RGB, 0-1, ImageNet mean and deviation). The metadata of a safetensors file tell
+them apart; a file of torchvision's own is known by its names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,9 @@ Preparation = Literal["caffe", "torchvision"]
 
 CONVS_PER_BLOCK = (2, 2, 3, 3, 3)
 WIDTHS = (64, 128, 256, 512, 512)
+
+_FILE_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Numbers of the convolutions in torchvision's `features`."""
 
 
 class VGG16(nn.Module):
@@ -128,14 +132,42 @@ def load_vgg16(path: str | Path) -> VGG16:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    return _build(state, _preparation(metadata, path), path)
+
+
+def build_vgg16(state: Mapping[str, Tensor], source: Path) -> VGG16:
+    """VGG-16 with torchvision's weights, in float32, frozen.
+
+    Args:
+        state: Name → tensor, as in torchvision's file; the classifier may be missing.
+        source: The file, for errors.
+
+    Raises:
+        CheckpointError: A convolution is missing or of another shape.
+    """
+    names = [
+        f"conv{block}_{index}"
+        for block, convs in enumerate(CONVS_PER_BLOCK, start=1)
+        for index in range(1, convs + 1)
+    ]
+    renamed = {
+        f"{name}.{kind}": state[key].float()
+        for name, layer in zip(names, _FILE_LAYERS, strict=True)
+        for kind in ("weight", "bias")
+        if (key := f"features.{layer}.{kind}") in state
+    }
+    return _build(renamed, "torchvision", source)
+
+
+def _build(state: Mapping[str, Tensor], preparation: Preparation, source: Path) -> VGG16:
     try:
         widths = [state[f"conv{block}_1.weight"].shape[0] for block in range(1, 6)]
-        network = VGG16(widths, preparation=_preparation(metadata, path))
-        network.load_state_dict(state)
+        network = VGG16(widths, preparation=preparation)
+        network.load_state_dict(dict(state))
     except (KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(
-            f"{path}: expected the 13 convolutions conv1_1 ... conv5_3 of VGG-16 ({reason})"
+            f"{source}: expected the 13 convolutions conv1_1 ... conv5_3 of VGG-16 ({reason})"
         ) from error
     return network
 

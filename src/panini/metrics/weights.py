@@ -1,0 +1,100 @@
+"""The files of the frozen networks that measure: their names in a folder, and how they are read.
+
+Files of torchvision, of LPIPS and of pytorch-fid are pickles: their tensors are read as data
+(`checkpoints.torch_files`), nothing in them is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from panini.checkpoints.torch_files import flatten, read_tree, reading
+from panini.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that a metric needs."""
+
+    title: str
+    names: tuple[str, ...]
+    """Patterns of its name; the first that is there is taken."""
+    source: str = ""
+    """Where a person gets it, if it is public."""
+
+    def find(self, folder: Path) -> Path | None:
+        """The file in a folder, or None."""
+        for name in self.names:
+            for path in sorted(folder.glob(name)):
+                return path
+        return None
+
+
+_LPIPS = "github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1"
+_TORCHVISION = "download.pytorch.org/models"
+
+FILES = {
+    "vgg16": WeightFile(
+        "torchvision's VGG-16",
+        ("vgg16-397923af.pth", "vgg16-*.pth", "vgg16_torchvision.safetensors"),
+        f"vgg16-397923af.pth from {_TORCHVISION}",
+    ),
+    "vgg16_caffe": WeightFile("Caffe's VGG-16", ("vgg16_caffe.safetensors",)),
+    "vgg_heads": WeightFile(
+        "LPIPS's heads for VGG-16",
+        ("lpips_vgg_heads.safetensors", "vgg.pth"),
+        f"vgg.pth from {_LPIPS}",
+    ),
+    "alexnet": WeightFile(
+        "torchvision's AlexNet",
+        ("alexnet-owt-7be5be79.pth", "alexnet-*.pth"),
+        f"alexnet-owt-7be5be79.pth from {_TORCHVISION}",
+    ),
+    "alex_heads": WeightFile(
+        "LPIPS's heads for AlexNet",
+        ("lpips_alex_heads.safetensors", "alex.pth"),
+        f"alex.pth from {_LPIPS}",
+    ),
+    "identity": WeightFile("the face descriptor", ("face_identity.safetensors",)),
+    "inception": WeightFile(
+        "the official Inception of FID",
+        ("*inception-2015-12-05*",),
+        "pt_inception-2015-12-05-6726825d.pth from the releases of github.com/mseitzer/pytorch-fid",
+    ),
+}
+"""By role."""
+
+
+def find_weights(folder: Path, role: str, metric: str) -> Path:
+    """The file of a role in a folder.
+
+    Args:
+        folder: Where the metrics' networks are.
+        role: A key of `FILES`.
+        metric: What needs it, as the user asked for it.
+
+    Raises:
+        CheckpointError: It is not there; says what to put there.
+    """
+    file = FILES[role]
+    if found := file.find(folder):
+        return found
+    source = f" ({file.source})" if file.source else ""
+    raise CheckpointError(
+        f"{folder / file.names[0]}: no such file; {metric} needs {file.title}{source}: name the "
+        f"folder that holds it with --metrics-dir, or leave {metric} out"
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .pth or .safetensors file by name; nothing in it is run.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or hostile.
+    """
+    tree = read_tree(path)
+    with reading(path):
+        return flatten(tree)
