@@ -18,7 +18,7 @@ from PIL import Image
 from panini import Restorer
 from panini.checkpoints import load_prior
 from panini.degradations import DegradationParams, bilinear_antialias, degrade
-from panini.evaluation_report import caption, picture_table
+from panini.evaluation.sheet import caption, picture_table
 from panini.images import RgbImage, to_uint8, write_rgb
 from panini.models.mobile_stylegan import MobileStyleGAN
 

@@ -1,8 +1,9 @@
-"""`panini evaluate`: a model against degraded faces whose truth is known."""
+"""`panini evaluate`: restorers side by side on faces whose truth is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,8 +15,8 @@ import typer
 from panini.errors import ConfigError, PaniniError
 
 if TYPE_CHECKING:
-    from panini.metrics.judge import Judge
-    from panini.models.panini_net import PaniniNet
+    from panini.evaluation import System
+    from panini.models.panini_net import Task
 
 
 class TaskName(StrEnum):
@@ -29,36 +30,66 @@ class TaskName(StrEnum):
 class _Wish:
     """What was asked for on the command line."""
 
-    model: str
+    models: list[str]
     data: Path
-    metrics_dir: Path
+    lq: Path | None
+    metrics: tuple[str, ...] | None
+    metrics_dir: Path | None
     out: Path
     task: TaskName | None
     limit: int | None
     seed: int
     batch: int
     device: str
+    overwrite: bool
+    check: bool
 
 
 def evaluate(
     data: Annotated[
         Path,
-        typer.Option(help="Aligned faces: a tar shard, or a folder of images of at least 256 px."),
+        typer.Option(
+            help="True faces, aligned: a tar shard, a folder of shards, or a folder of images of "
+            "at least 256 px."
+        ),
     ],
-    metrics_dir: Annotated[
+    out: Annotated[
         Path,
-        typer.Option(help="Folder of the frozen networks: VGG-16, LPIPS heads, face identity."),
+        typer.Option(
+            help="Folder for report.json, faces.csv, report.md, sheet.png, report.html and the "
+            "restored faces. The same command again goes on where it was stopped."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for report.json, report.md and sheet.png.")],
     model: Annotated[
-        str, typer.Option(metavar="NAME|PATH", help="A shipped model or a .safetensors file.")
-    ] = "mobile-mfr",
+        list[str],
+        typer.Option(
+            metavar="NAME|PATH",
+            help="A shipped model or a .safetensors file; peer:FILE for another restorer's "
+            "weights (GFP-GAN, CodeFormer, ...); pulse:NAME for latent optimisation through a "
+            "model's prior. Repeat it to compare.",
+        ),
+    ] = ["mobile-mfr"],  # noqa: B006  typer copies it
     task: Annotated[
         TaskName | None,
         typer.Option(
             help="mfr: faces degraded at 512 px. sr16: faces reduced to 64 px, against bicubic "
-            "interpolation. Default: what the model is for."
+            "interpolation. Default: what the models are for."
         ),
+    ] = None,
+    lq: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ready degraded faces, paired with --data by file stem: of 512 px or the truth's "
+            "size (mfr), or 64 px (sr16). Default: --data is degraded with fixed seeds."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Names with commas, such as psnr,lpips,identity,theta. Default: all."),
+    ] = None,
+    metrics_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the metrics' frozen networks: VGG-16, LPIPS heads, identity."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many faces; default: all.")
@@ -66,24 +97,28 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the degradations; sr16 has nothing random.")
     ] = 0,
-    batch: Annotated[
-        int, typer.Option(min=1, help="Faces at a time; sr16 takes them one by one.")
-    ] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="Faces at a time.")] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start afresh where results are.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 if the floor of shipped weights is missed.")
     ] = False,
 ) -> None:
-    """Degrade faces with fixed seeds, restore them, and compare both with the truth.
+    """Degrade faces with fixed seeds, restore them, and compare all with the truth.
 
-    Faces are compared at 256 px: PSNR, SSIM, LPIPS, identity, sharpness. For mfr, θ is followed
-    over the downsampling rates 16, 32, 64, 128. For sr16 there are PSNR at 1024 px and
-    faithfulness: PSNR between the input and the restored face, reduced again.
+    Faces are compared at 256 px by PSNR, SSIM, LPIPS, identity and more, each with a 95 % interval
+    from the bootstrap. For mfr, θ is followed over the downsampling rates 16, 32, 64, 128. For sr16
+    there are PSNR at full size and faithfulness: PSNR between the input and the restored face,
+    reduced again; and a model that is made to agree with its input (panini upscale --consistent) is
+    a system of its own.
     """
     wish = _Wish(
-        model=model,
+        models=model,
         data=data,
+        lq=lq,
+        metrics=None if metrics is None else tuple(m.strip() for m in metrics.split(",")),
         metrics_dir=metrics_dir,
         out=out,
         task=task,
@@ -91,9 +126,10 @@ def evaluate(
         seed=seed,
         batch=batch,
         device=device,
+        overwrite=overwrite,
+        check=check,
     )
     try:
-        _check_folder(out, overwrite)
         passed = _evaluate(wish)
     except PaniniError as error:
         typer.echo(f"error: {error}", err=True)
@@ -102,80 +138,149 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _check_folder(out: Path, overwrite: bool) -> None:
-    if (out / "report.json").exists() and not overwrite:
-        raise ConfigError(f"{out}: holds a report; choose another folder or add --overwrite")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: is a file, expected a folder for the report")
-
-
 def _evaluate(wish: _Wish) -> bool:
-    """Run, write, print; True if every demand of the floor is met."""
-    from panini.checkpoints import load_model
-    from panini.metrics.judge import load_judge
+    """Run, print; True if every demand of the floor is met by every model."""
+    from panini.evaluation import Plan, run, verdicts
+    from panini.evaluation.output import FILES
+    from panini.evaluation.tables import markdown, summarise
     from panini.runtime import keep_memory, resolve_device
 
     keep_memory()
     place = resolve_device(wish.device)
-    judge = load_judge(wish.metrics_dir, place)
-    net = load_model(wish.model).to(place)
-    task = wish.task or TaskName(net.config.task)
-    about = {
-        "model": wish.model,
-        "data": wish.data.name,
-        "device": place,
-        "task": task.value,
-        "fusion": net.config.fusion.method,
-        "parameters": sum(p.numel() for p in net.parameters()),
-    }
-    run = _sr16 if task is TaskName.SR16 else _mfr
-    files, table, passed = run(wish, net, judge, about)
-    typer.echo(table)
-    typer.echo("\n".join(str(path) for path in files))
-    return passed
+    contenders = _contenders(wish.models, place)
+    task = _task(wish, contenders)
+    plan = Plan(
+        data=wish.data,
+        task=task,
+        lq=wish.lq,
+        seed=wish.seed,
+        limit=wish.limit,
+        batch=wish.batch,
+        out=wish.out,
+        metrics=wish.metrics,
+        metrics_dir=wish.metrics_dir,
+        device=place,
+        overwrite=wish.overwrite,
+    )
+    if wish.check:
+        _check_decidable(plan.wanted, task)
+    systems = {one.source: one.systems(task) for one in contenders}
+    about = {"device": place, "models": {one.source: one.about for one in contenders}}
+    with _bar() as progress:
+        every = [system for own in systems.values() for system in own]
+        report = run(plan, every, about=about, progress=progress)
+    typer.echo(markdown(report, summarise(report)))
+    typer.echo("\n".join(str(wish.out / name) for name in FILES))
+    names = [own[0].name for own in systems.values()]
+    return all(verdict.passed for name in names for verdict in verdicts(report, name))
 
 
-_Result = tuple[list[Path], str, bool]
-"""Files written, tables, and whether the floor is met."""
+_KINDS = ("pulse", "peer", "gfpgan")
+"""What may stand before a colon; the last two are the same."""
 
 
-def _mfr(wish: _Wish, net: PaniniNet, judge: Judge, about: dict[str, Any]) -> _Result:
-    from panini import evaluation, evaluation_report
+@dataclass(frozen=True, kw_only=True)
+class _Contender:
+    """A model as it was named on the command line."""
 
-    faces = evaluation.read_faces(wish.data)
-    cases = evaluation.make_cases(faces, seed=wish.seed, limit=wish.limit)
-    with _bar(len(cases)) as progress:
-        result = evaluation.evaluate(
-            evaluation.restorer_of(net),
-            evaluation.theta_of(net),
-            cases,
-            judge,
-            batch=wish.batch,
-            progress=progress,
+    source: str
+    systems: Callable[[Task], list[System]]
+    """What it takes part as; the first is what is checked."""
+    task: Task | None = None
+    """What it is for; None is for either."""
+    about: dict[str, Any]
+
+
+def _contenders(models: Sequence[str], device: str) -> list[_Contender]:
+    """Load what was named."""
+    twice = [name for name, count in Counter(models).items() if count > 1]
+    if twice:
+        raise ConfigError(f"{twice[0]}: named twice; name each model once")
+    names = _short_names(models)
+    return [_contender(text, name, device) for text, name in zip(models, names, strict=True)]
+
+
+def _contender(text: str, name: str, device: str) -> _Contender:
+    kind, source = _split(text)
+    if kind == "pulse":
+        return _pulse(source, device)
+    if kind:
+        from panini.peers import load_peer
+
+        peer = load_peer(Path(source), device)
+        return _Contender(source=text, systems=lambda _: [peer], task=peer.task, about={})
+    return _network(text, name, device)
+
+
+def _network(text: str, name: str, device: str) -> _Contender:
+    """A network of ours; with sr16, it takes part once more, made to agree with its input."""
+    from panini.checkpoints import load_model
+    from panini.evaluation import ConsistentSystem, network_system
+
+    net = load_model(text).to(device)
+    system = network_system(net, name)
+    consistent = ConsistentSystem(system, f"{name} consistent")
+    return _Contender(
+        source=text,
+        systems=lambda task: [system, consistent] if task == "sr16" else [system],
+        task=net.config.task,
+        about={
+            "fusion": net.config.fusion.method,
+            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        },
+    )
+
+
+def _pulse(source: str, device: str) -> _Contender:
+    """Latent optimisation through a prior, or through the one of a network."""
+    from panini.checkpoints import load_model, load_prior, recognise
+    from panini.peers import PulseConfig, pulse_system
+
+    load = load_model if recognise(source).kind == "panini-net" else load_prior
+    system = pulse_system(load(source).to(device), PulseConfig())
+    return _Contender(source=f"pulse:{source}", systems=lambda _: [system], about={})
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Kind and source of "peer:FILE"; a name, a path and hf://… have the kind ""."""
+    kind, colon, source = text.partition(":")
+    return (kind, source) if colon and kind in _KINDS else ("", text)
+
+
+def _short_names(models: Sequence[str]) -> list[str]:
+    """Names for tables: of the files, without folder and suffix where that is enough."""
+    short = [Path(text).name.removesuffix(".safetensors") for text in models]
+    counts = Counter(short)
+    return [name if counts[name] == 1 else text for name, text in zip(short, models, strict=True)]
+
+
+def _task(wish: _Wish, contenders: Sequence[_Contender]) -> Task:
+    """The task that was asked for, or what the models are for."""
+    if wish.task is not None:
+        return "mfr" if wish.task is TaskName.MFR else "sr16"
+    tasks = {one.task for one in contenders if one.task is not None}
+    if len(tasks) > 1:
+        raise ConfigError("the models are for different tasks; choose one with --task")
+    return tasks.pop() if tasks else "mfr"
+
+
+def _check_decidable(wanted: Sequence[str], task: Task) -> None:
+    """Refuse a check that could not be missed because nothing was measured."""
+    from panini.evaluation.floor import NEEDED
+
+    missing = [name for name in NEEDED[task] if name not in wanted]
+    if missing:
+        raise ConfigError(
+            f"--check needs {', '.join(missing)}; add to --metrics, or leave that out"
         )
-    files = evaluation_report.write_report(result, cases, wish.out, about)
-    passed = all(verdict.passed for verdict in evaluation_report.verdicts(result))
-    return files, evaluation_report.markdown(result), passed
-
-
-def _sr16(wish: _Wish, net: PaniniNet, judge: Judge, about: dict[str, Any]) -> _Result:
-    from panini import evaluation_sr16
-    from panini.evaluation import read_faces, restorer_of
-
-    cases = evaluation_sr16.make_cases(read_faces(wish.data), limit=wish.limit)
-    with _bar(len(cases)) as progress:
-        result = evaluation_sr16.evaluate(restorer_of(net), cases, judge, progress=progress)
-    files = evaluation_sr16.write_report(result, wish.out, about)
-    passed = all(verdict.passed for verdict in evaluation_sr16.verdicts(result))
-    return files, evaluation_sr16.markdown(result), passed
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[int, int], None]]:
+def _bar() -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("faces", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("faces", total=total)
-        yield lambda done, _total: bar.update(task, completed=done)
+        task = bar.add_task("faces", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

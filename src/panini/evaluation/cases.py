@@ -1,0 +1,198 @@
+"""The faces of an evaluation: truth and input of each, degraded with fixed seeds or ready pairs."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from panini.degradations import DegradationParams, bilinear_antialias, degrade, sample_floor
+from panini.errors import DataError
+from panini.evaluation.faces import Face, iter_faces
+from panini.evaluation.plan import THETA, Plan
+from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE, GT_SIZE, LQ_SIZE
+from panini.images import RgbImage
+
+THETA_RATES = (16, 32, 64, 128)
+"""Downsampling rates of the θ test, of `DEGRADED_SIZE`; the paper's Table 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One face to restore."""
+
+    key: str
+    """Name of the face in its data set; with the seed it decides what is done to it."""
+    lq: RgbImage
+    """What a system is given: (512, 512, 3) of mfr, (64, 64, 3) of sr16."""
+    gt: RgbImage
+    """True face: (512, 512, 3) of mfr; of sr16 (S, S, 3), S at most 1024."""
+    params: DegradationParams | None = None
+    """What was done to it; None of sr16 and of ready pairs."""
+    rates: tuple[RgbImage, ...] = ()
+    """The truth under a fixed degradation at `THETA_RATES`; () where that is not wanted."""
+
+
+Job = tuple[str, Callable[[], Case]]
+"""Key, and what makes the case; it may be called in any thread."""
+
+
+class Cases:
+    """All faces of a plan; none is decoded before it is asked for.
+
+    Args:
+        plan: What is asked.
+
+    Raises:
+        DataError: No faces, two of one name, or inputs and truths that are no pairs.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        truths = _listed(plan.data, plan.limit)
+        self.keys = list(truths)
+        self._lq = None if plan.lq is None else _partners(plan, truths)
+        sizes = [(key, size) for key, (_, size) in truths.items()]
+        if self._lq is not None:
+            sizes += [(key, face.size) for key, face in self._lq.items()]
+        digest = sha256(repr(sizes).encode()).hexdigest()[:12]
+        self.fingerprint = f"{plan.data.name}, {len(self.keys)} faces, {digest}"
+        """Differs when faces come, go, or change their size in bytes."""
+
+    def params(self, key: str) -> DegradationParams | None:
+        """What is done to a face, told without making it."""
+        if self.plan.task == "sr16" or self._lq is not None:
+            return None
+        return sample_floor(_generator(key, self.plan.seed, stream=0))
+
+    def jobs(self, keys: Collection[str], *, rates: bool = True) -> Iterator[Job]:
+        """What makes the cases of some faces, in the order of the data.
+
+        Args:
+            keys: Which.
+            rates: Make what the θ test needs as well, if the plan wants it.
+        """
+        wanted = rates and THETA in self.plan.wanted
+
+        def job(face: Face) -> Job:
+            return face.key, lambda: self._make(face, wanted)
+
+        for face in itertools.islice(iter_faces(self.plan.data), len(self.keys)):
+            if face.key in keys:
+                yield job(face)
+
+    def _make(self, face: Face, rates: bool) -> Case:
+        truth = face.read()
+        check_face(face.where, truth)
+        make = _mfr_truth if self.plan.task == "mfr" else _sr16_truth
+        gt = make(truth)
+        params = self.params(face.key)
+        if self._lq is not None:
+            lq = self._ready(self._lq[face.key], face, truth.shape[0])
+        elif params is not None:
+            lq = degrade(gt, params, _generator(face.key, self.plan.seed, stream=1))
+        else:
+            lq = bilinear_antialias(gt, LQ_SIZE)
+        steps = THETA_RATES if rates else ()
+        drawn = tuple(at_rate(face.key, gt, self.plan.seed, rate) for rate in steps)
+        return Case(key=face.key, lq=lq, gt=gt, params=params, rates=drawn)
+
+    def _ready(self, face: Face, truth: Face, truth_side: int) -> RgbImage:
+        """The input of a ready pair.
+
+        Raises:
+            DataError: It is not square, or its size does not fit the task or its truth.
+        """
+        lq = face.read()
+        height, width = lq.shape[:2]
+        sides = (LQ_SIZE,) if self.plan.task == "sr16" else (DEGRADED_SIZE, truth_side)
+        if height != width or height not in sides:
+            wanted = " or ".join(f"{side}x{side}" for side in dict.fromkeys(sides))
+            raise DataError(
+                f"{face.where}: is {width}x{height} px, expected {wanted} for task "
+                f"{self.plan.task} and its truth {truth.where} of {truth_side} px; resize it"
+            )
+        return lq if self.plan.task == "sr16" else _mfr_truth(lq)
+
+
+def at_rate(key: str, gt: RgbImage, seed: int, rate: float) -> RgbImage:
+    """A face under a fixed degradation (σ 1.5 px, noise 5, JPEG 80) at any rate."""
+    params = DegradationParams(sigma=1.5, rate=rate, noise=5.0, jpeg=80)
+    return degrade(gt, params, _generator(key, seed, stream=2))
+
+
+def check_face(where: str, image: RgbImage) -> None:
+    """Take aligned faces that can be compared.
+
+    Raises:
+        DataError: It is not square, or too small.
+    """
+    height, width = image.shape[:2]
+    if height != width or height < COMPARED_SIZE:
+        raise DataError(
+            f"{where}: expected an aligned square face of at least {COMPARED_SIZE} px, "
+            f"got {width}x{height}; crop it as FFHQ does, or leave it out"
+        )
+
+
+def _listed(source: Path, limit: int | None = None) -> dict[str, tuple[str, int]]:
+    """Key → what errors call the face, and its bytes; in the order of the data."""
+    found: dict[str, tuple[str, int]] = {}
+    for face in itertools.islice(iter_faces(source), limit):
+        if face.key in found:
+            raise DataError(
+                f"{face.where}: {found[face.key][0]} has the same name; rename one of them"
+            )
+        found[face.key] = (face.where, face.size)
+    return found
+
+
+def _partners(plan: Plan, truths: dict[str, tuple[str, int]]) -> dict[str, Face]:
+    """Key → input of each truth.
+
+    Raises:
+        DataError: An input without truth, or a truth without input.
+    """
+    assert plan.lq is not None
+    _listed(plan.lq)  # refuses two of one name
+    inputs = {face.key: face for face in iter_faces(plan.lq)}
+    everything = truths if plan.limit is None else _listed(plan.data)
+    lonely = [face.where for key, face in inputs.items() if key not in everything]
+    _refuse(lonely, f"has no truth of the same name in {plan.data}")
+    lonely = [where for key, (where, _) in truths.items() if key not in inputs]
+    _refuse(lonely, f"has no input of the same name in {plan.lq}")
+    return {key: inputs[key] for key in truths}
+
+
+def _refuse(lonely: list[str], what: str) -> None:
+    if lonely:
+        others = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+        raise DataError(
+            f"{lonely[0]}: {what}{others}; pairs have one file stem: rename it, or leave it out"
+        )
+
+
+def _mfr_truth(image: RgbImage) -> RgbImage:
+    height = image.shape[0]
+    if height == DEGRADED_SIZE:
+        return image
+    method = cv2.INTER_AREA if height > DEGRADED_SIZE else cv2.INTER_CUBIC
+    resized = cv2.resize(image, (DEGRADED_SIZE, DEGRADED_SIZE), interpolation=method)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _sr16_truth(image: RgbImage) -> RgbImage:
+    if image.shape[0] <= GT_SIZE:
+        return image
+    reduced = cv2.resize(image, (GT_SIZE, GT_SIZE), interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, dtype=np.uint8)
+
+
+def _generator(key: str, seed: int, stream: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(key.encode()), stream])

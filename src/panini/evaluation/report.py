@@ -1,0 +1,107 @@
+"""What an evaluation found: rows of faces, means with intervals, changes against the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from panini.evaluation.plan import Plan
+from panini.evaluation.results import FaceRow
+from panini.metrics import DESCRIPTIONS, Description
+from panini.metrics.bootstrap import Interval, mean_interval, paired_interval, ratio_interval
+
+MILD_FROM = 50
+"""Low side of the resize, px, from which a degradation counts as mild."""
+
+GROUPS: Mapping[str, Callable[[FaceRow], bool]] = {
+    "all": lambda _: True,
+    "mild": lambda row: row.low_side is not None and row.low_side >= MILD_FROM,
+    "severe": lambda row: row.low_side is not None and row.low_side < MILD_FROM,
+}
+"""Group of faces → whether a face is in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThetaResult:
+    """θ of every face over rising downsampling rates, all else equal."""
+
+    rates: tuple[int, ...]
+    thetas: dict[str, list[float]]
+    """Key → θ, one for each of `rates`."""
+
+    @property
+    def means(self) -> list[float]:
+        """Mean θ a rate."""
+        return np.mean(list(self.thetas.values()), axis=0).tolist()
+
+    @property
+    def deviations(self) -> list[float]:
+        """Standard deviation of θ over the faces, a rate."""
+        return np.std(list(self.thetas.values()), axis=0).tolist()
+
+    @property
+    def rising(self) -> float:
+        """Share of the faces whose θ rises at every step."""
+        return float(np.mean([np.all(np.diff(values) > 0) for values in self.thetas.values()]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Several systems over the same faces."""
+
+    plan: Plan
+    """What was asked."""
+    systems: list[str]
+    """In the order of the tables; the first is the input."""
+    rows: dict[str, list[FaceRow]]
+    """System → its faces, in the order of the data."""
+    sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    """System → distances of its faces, as a set, from the truth; named with their network."""
+    theta: dict[str, ThetaResult] = field(default_factory=dict)
+    """System → θ over the rates; only those that tell θ."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Metric → what it is called with the weights at hand: "lpips" → "lpips_vgg_caffe"."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Step → seconds of this call."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What each face has, in the order of the tables."""
+        return self.plan.per_face
+
+    @property
+    def input(self) -> str:
+        """The system that all others are compared with."""
+        return self.systems[0]
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups that hold faces: "all"; "mild" and "severe" where the degradation is known."""
+        rows = self.rows[self.input]
+        return [name for name, inside in GROUPS.items() if any(map(inside, rows))]
+
+    def describe(self, metric: str) -> Description:
+        """Label, unit and direction of a metric, with the weights at hand."""
+        return DESCRIPTIONS[self.names.get(metric, metric)]
+
+    def values(self, system: str, metric: str, group: str = "all") -> list[float]:
+        """A metric of every face of a group, in the order of the data."""
+        return [row.scores[metric] for row in self.rows[system] if GROUPS[group](row)]
+
+    def mean(self, system: str, metric: str, group: str = "all") -> Interval:
+        """Mean over a group's faces."""
+        return mean_interval(self.values(system, metric, group))
+
+    def change(self, system: str, metric: str, group: str = "all") -> Interval:
+        """Mean difference from the input, over the same faces."""
+        return paired_interval(
+            self.values(system, metric, group), self.values(self.input, metric, group)
+        )
+
+    def ratio(self, system: str, metric: str, group: str = "all") -> Interval:
+        """Mean over the input's mean: 0.75 says 25 % below it."""
+        return ratio_interval(
+            self.values(system, metric, group), self.values(self.input, metric, group)
+        )

@@ -1,0 +1,230 @@
+"""What is known of each face so far, in files: by them an evaluation goes on where it was stopped.
+
+    OUT/plan.json                    what was asked, and of which systems
+    OUT/faces/SYSTEM.jsonl           one line a face: its scores
+    OUT/restored/SYSTEM/KEY.png      the face as it was scored
+
+A face's line is written after its picture, so every line has one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+
+from panini.degradations import DegradationParams
+from panini.errors import ConfigError, DataError, ImageError
+from panini.evaluation.cases import Cases
+from panini.evaluation.plan import Plan
+from panini.evaluation.sizes import DEGRADED_SIZE
+from panini.evaluation.systems import System, identity_of
+from panini.images import RgbImage, write_whole
+
+_FOLDERS = ("faces", "restored", "features")
+# Files of an evaluation are many, and read once or twice: fast is better than small.
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceRow:
+    """One face as one system restored it."""
+
+    key: str
+    """Name of the face in its data set."""
+    params: dict[str, float]
+    """What was done to it, see `DegradationParams.to_dict`; {} of sr16 and of ready pairs."""
+    theta: float
+    """θ of Eq. 11; NaN where the system has none."""
+    scores: dict[str, float]
+    """Metric → value; NaN where it could not be measured."""
+    rates: tuple[float, ...] = ()
+    """θ under `THETA_RATES`; () where that was not asked."""
+    gt_sharpness: float = math.nan
+    """Sharpness of the truth."""
+
+    @property
+    def low_side(self) -> int | None:
+        """Side that the face was reduced to on the way, px; None where it is not known."""
+        if not self.params:
+            return None
+        return DegradationParams.from_dict(self.params).low_side(DEGRADED_SIZE)
+
+
+class Results:
+    """The folder of an evaluation.
+
+    Args:
+        plan: What is asked; the folder is made, or goes on, or starts afresh if it says so.
+        systems: Of this call; others that were evaluated here before stay.
+        cases: The faces.
+        networks: Metric → what it is called with the weights at hand.
+
+    Raises:
+        ConfigError: The folder holds something else, or was made by another plan.
+        DataError: A file of it is damaged.
+    """
+
+    def __init__(
+        self, plan: Plan, systems: Sequence[System], cases: Cases, networks: Mapping[str, str]
+    ) -> None:
+        self.out = plan.out
+        self._guard = threading.Lock()
+        wanted = {
+            "data": cases.fingerprint,
+            "task": plan.task,
+            "lq": None if plan.lq is None else plan.lq.name,
+            "seed": plan.seed,
+            "limit": plan.limit,
+            "metrics": list(plan.wanted),
+            "networks": dict(networks),
+        }
+        _prepare(plan.out, overwrite=plan.overwrite)
+        self._open(wanted, {system.name: identity_of(system) for system in systems})
+        known = set(cases.keys)
+        self.rows = {
+            system.name: {
+                row.key: row for row in _read_rows(self._lines(system.name)) if row.key in known
+            }
+            for system in systems
+        }
+        """System → key → what is known."""
+
+    def picture(self, system: str, key: str) -> Path:
+        """Where a restored face is, or will be."""
+        return self.out / "restored" / _file_name(system) / f"{_file_name(key)}.png"
+
+    def features(self, name: str) -> Path:
+        """Where the features of a whole set are, or will be."""
+        return self.out / "features" / f"{_file_name(name)}.npz"
+
+    def add(self, system: str, row: FaceRow, picture: RgbImage) -> None:
+        """Write a face; any thread may."""
+        path = self.picture(system, row.key)
+        write_whole(path, _png(picture, path))
+        line = json.dumps(finite(asdict(row)), allow_nan=False) + "\n"
+        with self._guard:
+            with self._lines(system).open("a", encoding="utf-8") as file:
+                file.write(line)
+            self.rows[system][row.key] = row
+
+    def _open(self, wanted: dict[str, Any], systems: Mapping[str, str]) -> None:
+        """Make the folders, and see that what is there belongs to the plan."""
+        path = self.out / "plan.json"
+        known = _read_plan(path)
+        for name, value in wanted.items():
+            found = known["plan"].get(name, value)
+            if found != value:
+                raise ConfigError(
+                    f"{self.out}: was made with {name} {_told(found)}, now it is {_told(value)}; "
+                    "choose another folder or add --overwrite"
+                )
+        for name, identity in systems.items():
+            if known["systems"].get(name, identity) != identity:
+                raise ConfigError(
+                    f"{self.out}: holds results of another {name!r} (other weights or settings); "
+                    "choose another folder or add --overwrite"
+                )
+        for folder in _FOLDERS:
+            (self.out / folder).mkdir(exist_ok=True)
+        for name in systems:
+            self.picture(name, "x").parent.mkdir(exist_ok=True)
+        merged = {"plan": wanted, "systems": known["systems"] | dict(systems)}
+        write_whole(path, json.dumps(merged, indent=1).encode())
+
+    def _lines(self, system: str) -> Path:
+        return self.out / "faces" / f"{_file_name(system)}.jsonl"
+
+
+def finite(value: Any) -> Any:
+    """Containers for JSON, with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _prepare(out: Path, *, overwrite: bool) -> None:
+    """Make the folder of the results, or empty it of them if it is to start afresh."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file, expected a folder for the report")
+    ours = (out / "plan.json").is_file()
+    there = [name for name in (*_FOLDERS, "report.json") if (out / name).exists()]
+    if there and not ours:
+        raise ConfigError(
+            f"{out / there[0]}: is there already, but no plan.json that tells of which evaluation; "
+            "choose another folder"
+        )
+    if ours and overwrite:
+        for name in _FOLDERS:
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / "plan.json").unlink()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be made ({error.strerror})") from error
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {"plan": {}, "systems": {}}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {"plan": dict(known["plan"]), "systems": dict(known["systems"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); add --overwrite") from error
+
+
+def _read_rows(path: Path) -> list[FaceRow]:
+    """Rows of a file; one that was cut off by a killed run is taken away."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole, newline, cut = text.rpartition("\n")
+    if cut:
+        write_whole(path, (whole + newline).encode())
+    try:
+        return [_row(json.loads(line)) for line in whole.splitlines()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not lines of faces ({error}); add --overwrite") from error
+
+
+def _row(data: Mapping[str, Any]) -> FaceRow:
+    return FaceRow(
+        key=data["key"],
+        params=data["params"],
+        theta=_number(data["theta"]),
+        scores={name: _number(value) for name, value in data["scores"].items()},
+        rates=tuple(map(_number, data["rates"])),
+        gt_sharpness=_number(data["gt_sharpness"]),
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _file_name(name: str) -> str:
+    """A name of a face or a system as one that no path can be made of."""
+    return quote(name, safe=" ()+,=@")
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _png(picture: RgbImage, path: Path) -> bytes:
+    done, content = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]), _PNG)
+    if not done:
+        raise ImageError(f"{path}: cannot be written as PNG")
+    return content.tobytes()

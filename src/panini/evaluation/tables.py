@@ -1,0 +1,275 @@
+"""A report as numbers to read on: JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+
+from panini.evaluation.cases import THETA_RATES
+from panini.evaluation.floor import verdicts
+from panini.evaluation.report import MILD_FROM, Report
+from panini.evaluation.results import finite
+from panini.evaluation.sizes import COMPARED_SIZE
+from panini.metrics import DESCRIPTIONS, Description
+from panini.metrics.bootstrap import Interval
+
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+NOTHING, MISSED = "–", "missed"
+VERDICT_HEAD = ["system", "floor", "measured", ""]
+_PARAMS = ("sigma", "rate", "noise", "jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One metric of one system over one group of faces."""
+
+    group: str
+    metric: str
+    system: str
+    mean: Interval
+    change: Interval | None
+    """Difference from the input; None of the input itself."""
+    ratio: Interval | None
+    """Mean over the input's."""
+
+
+def summarise(report: Report) -> list[Line]:
+    """Every mean with its interval, and how it differs from the input."""
+    lines = []
+    for group in report.groups:
+        for metric in report.metrics:
+            for system in report.systems:
+                own = (system, metric, group)
+                first = system == report.input
+                lines.append(
+                    Line(
+                        group=group,
+                        metric=metric,
+                        system=system,
+                        mean=report.mean(*own),
+                        change=None if first else report.change(*own),
+                        ratio=None if first else report.ratio(*own),
+                    )
+                )
+    return lines
+
+
+def to_dict(report: Report, lines: Sequence[Line], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything for JSON but the pictures; numbers that are not finite become None.
+
+    Args:
+        report: What was found.
+        lines: `summarise(report)`.
+        about: What goes beside it.
+    """
+    plan = report.plan
+    return finite(
+        {
+            **about,
+            "task": plan.task,
+            "data": plan.data.name,
+            "lq": None if plan.lq is None else plan.lq.name,
+            "seed": plan.seed,
+            "count": len(report.rows[report.input]),
+            "metrics": list(plan.wanted),
+            "names": dict(report.names),
+            "systems": report.systems,
+            "summary": [asdict(line) for line in lines],
+            "sets": report.sets,
+            "verdicts": {
+                name: [asdict(verdict) for verdict in verdicts(report, name)]
+                for name in report.systems[1:]
+            },
+            "theta": {
+                name: {
+                    "rates": list(found.rates),
+                    "means": found.means,
+                    "deviations": found.deviations,
+                    "rising": found.rising,
+                }
+                for name, found in report.theta.items()
+            },
+            "seconds": report.seconds,
+            "faces": {name: [asdict(row) for row in rows] for name, rows in report.rows.items()},
+        }
+    )
+
+
+def to_csv(report: Report) -> str:
+    """One line a face and system; what is not known is empty."""
+    buffer = StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    rates = [f"theta_{rate}" for rate in THETA_RATES] if report.theta else []
+    head = ["system", "key", *_PARAMS, "low_side", "theta", *rates, *report.metrics]
+    writer.writerow([*head, "gt_sharpness"])
+    for system, rows in report.rows.items():
+        for row in rows:
+            followed = row.rates or (math.nan,) * len(rates)
+            numbers = [
+                *(row.params.get(name, math.nan) for name in _PARAMS),
+                math.nan if row.low_side is None else row.low_side,
+                row.theta,
+                *followed[: len(rates)],
+                *(row.scores[name] for name in report.metrics),
+                row.gt_sharpness,
+            ]
+            writer.writerow([system, row.key, *("" if math.isnan(n) else n for n in numbers)])
+    return buffer.getvalue()
+
+
+def markdown(report: Report, lines: Sequence[Line]) -> str:
+    """The tables for README, model card and terminal."""
+    parts = [
+        table(["faces", "metric", *report.systems], mean_rows(report, lines)),
+        table(["faces", "metric", *against(report)], change_rows(report, lines)),
+        _told(report),
+        table(["system", *set_names(report)], set_rows(report)),
+        table(theta_head(), theta_rows(report)),
+        table(VERDICT_HEAD, [_stressed(row) for row in verdict_rows(report)]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; "" without rows."""
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in r) + " |" for r in lines
+    )
+
+
+def mean_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
+    """Group, metric, and each system's mean with its interval."""
+    return [
+        [_group(own[0]), title(report.describe(own[0].metric)), *map(_mean, own)]
+        for own in _by_metric(report, lines)
+    ]
+
+
+def change_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
+    """Group, metric, and each system's change against the input."""
+    return [
+        [_group(own[0]), report.describe(own[0].metric).label, *(change(one) for one in own[1:])]
+        for own in _by_metric(report, lines)
+    ]
+
+
+def set_names(report: Report) -> list[str]:
+    """Titles of the distances between sets."""
+    return [title(DESCRIPTIONS[name]) for name in next(iter(report.sets.values()), {})]
+
+
+def set_rows(report: Report) -> list[list[str]]:
+    """System, and its distances from the truth."""
+    return [
+        [system, *(f"{value:.4g}" for value in values.values())]
+        for system, values in report.sets.items()
+    ]
+
+
+def theta_head() -> list[str]:
+    """Of `theta_rows`."""
+    return ["θ, mean ± deviation", *(f"rate {rate}" for rate in THETA_RATES), "rising"]
+
+
+def theta_rows(report: Report) -> list[list[str]]:
+    """System, θ at each rate, share of the faces whose θ rises at every step."""
+    return [
+        [
+            system,
+            *(
+                f"{mean:.3f} ± {deviation:.3f}" if math.isfinite(mean) else NOTHING
+                for mean, deviation in zip(found.means, found.deviations, strict=True)
+            ),
+            f"{100 * found.rising:.1f} % of faces",
+        ]
+        for system, found in report.theta.items()
+    ]
+
+
+def verdict_rows(report: Report) -> list[list[str]]:
+    """System, demand, what was measured, whether it is met."""
+    return [
+        [system, verdict.demand, verdict.measured, "met" if verdict.passed else MISSED]
+        for system in report.systems[1:]
+        for verdict in verdicts(report, system)
+    ]
+
+
+def title(description: Description) -> str:
+    """Label, unit, and an arrow to where better is."""
+    unit = f", {description.unit}" if description.unit else ""
+    return f"{description.label}{unit}{ARROWS[description.better]}"
+
+
+def change(line: Line) -> str:
+    """Against the input: a difference of decibels, a share of anything else."""
+    assert line.change is not None
+    assert line.ratio is not None
+    if not line.change.count:
+        return NOTHING
+    if DESCRIPTIONS[line.metric].unit == "dB":
+        found = line.change
+        return f"{found.mean:+.2f} dB [{found.low:+.2f}, {found.high:+.2f}]"
+    mean, low, high = (
+        100 * (value - 1) for value in (line.ratio.mean, line.ratio.low, line.ratio.high)
+    )
+    return f"{mean:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def notes(report: Report) -> list[str]:
+    """What has to be known to read the numbers."""
+    found = [f"Intervals are 95 %, from the bootstrap over faces; compared at {COMPARED_SIZE} px."]
+    sharpness = np.mean([row.gt_sharpness for row in report.rows[report.input]])
+    found.append(f"Sharpness of the truth: {sharpness:.4f}.")
+    if "mild" in report.groups or "severe" in report.groups:
+        found.append(f"Mild: low side of the resize at least {MILD_FROM} px; severe: less.")
+    if report.plan.task == "sr16":
+        found.append(
+            "Full size: the truth's own. Faithfulness: the enlarged face, reduced again, against "
+            "the input."
+        )
+    if report.sets:
+        found.append(
+            "Distances of sets are biased upwards for few faces: compare within this table only."
+        )
+    return found
+
+
+def against(report: Report) -> list[str]:
+    """Titles of the columns of `change_rows`."""
+    return [f"{name} against {report.input}" for name in report.systems[1:]]
+
+
+def _stressed(row: Sequence[str]) -> list[str]:
+    return [f"**{cell}**" if cell == MISSED else cell for cell in row]
+
+
+def _told(report: Report) -> str:
+    return " ".join(notes(report))
+
+
+def _by_metric(report: Report, lines: Sequence[Line]) -> list[list[Line]]:
+    """The lines of all systems side by side."""
+    width = len(report.systems)
+    return [list(lines[start : start + width]) for start in range(0, len(lines), width)]
+
+
+def _group(line: Line) -> str:
+    return f"{line.group} ({line.mean.count})"
+
+
+def _mean(line: Line) -> str:
+    found = line.mean
+    if not found.count:
+        return NOTHING
+    digits = 2 if DESCRIPTIONS[line.metric].unit in ("dB", "levels") else 4
+    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
