@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from panini.errors import CheckpointError
+from panini.features.alexnet import AlexNet
 from panini.features.vgg16 import VGG16
 from panini.metrics.lpips import LPIPS, load_lpips
 
@@ -37,7 +38,7 @@ def test_it_is_the_formula_of_the_paper():
     lpips = random_lpips()
     x, y = torch.rand(2, 1, 3, 32, 32) * 2 - 1
     taps = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
-    found_x, found_y = lpips.vgg(x, taps), lpips.vgg(y, taps)
+    found_x, found_y = lpips.network(x, taps), lpips.network(y, taps)
     expected = 0.0
     for index, tap in enumerate(taps):
         a, b = (
@@ -84,9 +85,76 @@ def test_load_names_what_is_wrong(tmp_path):
     save_file({f"lin{index}.weight": torch.rand(1, 3, 1, 1) for index in range(5)}, heads)
     with pytest.raises(CheckpointError, match="expected heads of lengths"):
         load_lpips(vgg, heads)
-    heads.write_bytes(b"?")
-    with pytest.raises(CheckpointError, match="not a readable"):
+    save_file({"other": torch.rand(1)}, heads)
+    with pytest.raises(CheckpointError, match=r"expected lin0\.weight.*found other"):
         load_lpips(vgg, heads)
+    heads.write_bytes(b"?")
+    with pytest.raises(CheckpointError, match=r"heads\.safetensors: refused"):
+        load_lpips(vgg, heads)
+
+
+def torchvision_layers(kind):
+    """The `features` of torchvision's network, which is not needed, with random weights."""
+    torch.manual_seed(0)
+    widths = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
+    layers, channels = [], 3
+    if kind == "vgg":
+        for width in widths:
+            if width:
+                layers += [torch.nn.Conv2d(channels, width, 3, padding=1), torch.nn.ReLU()]
+                channels = width
+            else:
+                layers.append(torch.nn.MaxPool2d(2))
+    else:
+        for width, kernel, stride, padding, pooled in (
+            (64, 11, 4, 2, True),
+            (192, 5, 1, 2, True),
+            (384, 3, 1, 1, False),
+            (256, 3, 1, 1, False),
+            (256, 3, 1, 1, True),
+        ):
+            layers += [torch.nn.Conv2d(channels, width, kernel, stride, padding), torch.nn.ReLU()]
+            layers += [torch.nn.MaxPool2d(3, 2)] * pooled
+            channels = width
+    for layer in layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+            torch.nn.init.normal_(layer.bias, std=0.1)
+    return torch.nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("kind", ["vgg", "alex"])
+def test_the_official_files_give_the_official_distance(kind, tmp_path, monkeypatch):
+    theirs = pytest.importorskip("torchmetrics.functional.image.lpips")
+    layers = torchvision_layers(kind)
+    monkeypatch.setattr(theirs, "_get_tv_model_features", lambda *_: layers)
+    path = tmp_path / "network.pth"
+    torch.save({f"features.{name}": value for name, value in layers.state_dict().items()}, path)
+    ours = load_lpips(path, Path(theirs.__file__).parent / "lpips_models" / f"{kind}.pth")
+    assert ours.name == f"lpips_{kind}"
+    x, y = torch.rand(2, 2, 3, 64, 72) * 2 - 1
+    expected = theirs._LPIPS(net=kind)(x, y).flatten()
+    torch.testing.assert_close(ours(x, y), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_alexnet_is_a_loss_too():
+    torch.manual_seed(0)
+    lpips = LPIPS(AlexNet(WIDTHS), [torch.rand(width) for width in WIDTHS])
+    gt = torch.rand(1, 3, 63, 63) * 2 - 1
+    image = noisy(gt, 0.3).requires_grad_()
+    (gradient,) = torch.autograd.grad(lpips(image, gt).sum(), image)
+    assert gradient.abs().sum() > 0
+    assert not any(p.requires_grad for p in lpips.parameters())
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    path, heads = tmp_path / "network.pth", tmp_path / "heads.safetensors"
+    torch.save({"features.0.weight": torch.zeros(4, 3, 3, 3)}, path)
+    with pytest.raises(CheckpointError, match=r"network\.pth: expected torchvision's AlexNet"):
+        load_lpips(path, heads)
+    torch.save({"features.28.weight": torch.zeros(4, 3, 3, 3)}, path)
+    with pytest.raises(CheckpointError, match=r"network\.pth: expected the 13 convolutions"):
+        load_lpips(path, heads)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared frozen networks")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from panini.metrics.psnr import psnr, psnr_unit_peak, to_levels
+from panini.metrics.psnr import psnr, psnr_peak1, to_levels
 
 
 def pair(seed=0, spread=0.1):
@@ -30,9 +30,9 @@ def test_floats_count_as_the_bytes_that_would_be_stored():
     assert torch.isinf(psnr(gt, to_levels(gt) / 127.5 - 1)).all()
 
 
-def test_unit_peak_is_six_decibels_lower():
+def test_peak_one_is_six_decibels_lower():
     restored, gt = pair()
-    difference = psnr(restored, gt) - psnr_unit_peak(restored, gt)
+    difference = psnr(restored, gt) - psnr_peak1(restored, gt)
     torch.testing.assert_close(difference, torch.full((2,), 20 * math.log10(2)), atol=0.02, rtol=0)
 
 

@@ -33,7 +33,20 @@ def ssim(restored: Tensor, gt: Tensor) -> Tensor:
     check_pair(restored, gt)
     if min(restored.shape[2:]) < WINDOW:
         raise ValueError(f"expected images of at least {WINDOW} px, got {tuple(restored.shape)}")
-    x, y = to_levels(restored), to_levels(gt)
+    luminance, structure = ssim_maps(to_levels(restored), to_levels(gt))
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The two factors of SSIM at every window that lies wholly inside: luminance and structure.
+
+    Args:
+        x: Levels 0..255, (N, 3, H, W).
+        y: The same for the truth.
+
+    Returns:
+        Two of (N, 3, H - 10, W - 10); structure includes contrast.
+    """
     mean_x, mean_y = _blur(x), _blur(y)
     # Variances are small differences of large squares: shift the levels towards zero first.
     offset = 127.5
@@ -44,7 +57,7 @@ def ssim(restored: Tensor, gt: Tensor) -> Tensor:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     structure = (2 * covariance + c2) / (variances + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return luminance, structure
 
 
 def _blur(x: Tensor) -> Tensor:
