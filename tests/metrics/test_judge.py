@@ -18,7 +18,6 @@ from panini.metrics.judge import (
     Judge,
     Scores,
     load_judge,
-    mean_scores,
 )
 from panini.metrics.landmarks import LandmarkJudge
 from panini.metrics.lpips import LPIPS
@@ -102,7 +101,7 @@ def test_the_default_is_what_a_training_asks_for_at_every_validation():
     assert judge.metrics == DEFAULT_METRICS
     ((score,),) = judge(faces(size=64, count=1), faces(1, size=64, count=1))
     assert math.isnan(score.ms_ssim)
-    assert set(mean_scores([score, score])) == set(DEFAULT_METRICS)
+    assert not any(math.isnan(getattr(score, name)) for name in DEFAULT_METRICS)
     assert Judge().metrics == ("psnr", "ssim", "sharpness")
 
 

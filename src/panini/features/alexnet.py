@@ -30,8 +30,8 @@ class AlexNet(nn.Module):
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         self.widths = tuple(widths)
-        first, *_ = inputs = (3, *widths[:-1])
-        self.conv1 = nn.Conv2d(first, widths[0], 11, stride=4, padding=2)
+        inputs = (3, *widths[:-1])
+        self.conv1 = nn.Conv2d(inputs[0], widths[0], 11, stride=4, padding=2)
         self.conv2 = nn.Conv2d(inputs[1], widths[1], 5, padding=2)
         self.conv3 = nn.Conv2d(inputs[2], widths[2], 3, padding=1)
         self.conv4 = nn.Conv2d(inputs[3], widths[3], 3, padding=1)

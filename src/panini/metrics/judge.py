@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -196,13 +195,6 @@ def load_judge(
     landmarks = LandmarkJudge() if "landmarks" in wanted else None
     chosen = ["lpips" if name in kinds else name for name in wanted]
     return Judge(lpips, identity, landmarks, metrics=chosen).to(device)
-
-
-def mean_scores(
-    scores: Sequence[Scores], metrics: Sequence[str] = DEFAULT_METRICS
-) -> dict[str, float]:
-    """Mean of every metric named."""
-    return {name: float(np.mean([getattr(score, name) for score in scores])) for name in metrics}
 
 
 def _check(metrics: Sequence[str]) -> None:
