@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from panini.editing import write_variations
+from panini.editing import VariationOptions, write_variations
 from panini.editing.variation_report import PIXEL_RMS, distances
 from panini.errors import CheckpointError, ConfigError, ImageError
 from panini.metrics.judge import WEIGHTS
@@ -20,8 +20,7 @@ METRICS = Path(__file__).parents[3] / "shared" / "models"
 
 def write(restorer: Restorer, face: RestoredFace, target: Path, count: int = 2, **options: object):
     restoration = restorer.restore_aligned(face.lq)
-    values = {"seed": 0, "overwrite": False, "lpips_dir": None, **options}
-    return write_variations(restorer, restoration, target, count, **values)
+    return write_variations(restorer, restoration, target, VariationOptions(count=count, **options))
 
 
 def test_a_photo_each_and_a_sheet(restorer: Restorer, face: RestoredFace, tmp_path: Path) -> None:
@@ -50,6 +49,18 @@ def test_the_report(restorer: Restorer, face: RestoredFace, tmp_path: Path) -> N
     assert data["faces"][0]["agreement_db"] == numbers.agreement_db
     assert len(numbers.agreement_db) == len(numbers.shares) == 3
     assert min(numbers.agreement_db) >= numbers.result_agreement_db - 0.5
+
+
+def test_quality_and_mark_are_those_of_the_photo(
+    restorer: Restorer, face: RestoredFace, tmp_path: Path
+) -> None:
+    contents = {}
+    for name, words in {"fine": {}, "small": {"quality": 10, "mark": False}}.items():
+        (photo, *_) = write(restorer, face, tmp_path / f"{name}.jpg", count=1, **words).photos
+        contents[name] = photo.read_bytes()
+    assert b"AlgorithmicMedia" in contents["fine"]
+    assert b"AlgorithmicMedia" not in contents["small"]
+    assert len(contents["small"]) < 0.6 * len(contents["fine"])
 
 
 def test_one_variation_has_no_distance(
@@ -95,9 +106,7 @@ def test_a_photo_without_faces(restorer: Restorer, face: RestoredFace, tmp_path:
 
     empty = replace(restorer.restore_aligned(face.lq), faces=[])
     with pytest.raises(ConfigError, match="variations need a face"):
-        write_variations(
-            restorer, empty, tmp_path / "a.png", 1, seed=0, overwrite=False, lpips_dir=None
-        )
+        write_variations(restorer, empty, tmp_path / "a.png", VariationOptions(count=1))
 
 
 def test_two_faces_have_a_row_each(restorer: Restorer, tmp_path: Path) -> None:
@@ -105,9 +114,7 @@ def test_two_faces_have_a_row_each(restorer: Restorer, tmp_path: Path) -> None:
     head = Image.fromarray(astronaut[:256, 97:353]).resize((160, 160), Image.Resampling.BOX)
     restoration = restorer.restore(np.tile(np.asarray(head), (1, 2, 1)))
     assert len(restoration.faces) == 2
-    told = write_variations(
-        restorer, restoration, tmp_path / "a.png", 1, seed=0, overwrite=False, lpips_dir=None
-    )
+    told = write_variations(restorer, restoration, tmp_path / "a.png", VariationOptions(count=1))
     assert [face.face for face in told.faces] == [1, 2]
     with Image.open(told.photos[0]) as photo, Image.open(told.sheet) as sheet:
         assert photo.size == (320, 160)

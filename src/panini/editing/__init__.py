@@ -6,12 +6,13 @@ from panini.editing.explanation_report import write_explanation
 from panini.editing.invention import Invention, invention_map
 from panini.editing.pictures import heat_map
 from panini.editing.variation import Variations, variations, vary
-from panini.editing.variation_report import VariationReport, write_variations
+from panini.editing.variation_report import VariationOptions, VariationReport, write_variations
 
 __all__ = [
     "BIAS_LIMIT",
     "Explanation",
     "Invention",
+    "VariationOptions",
     "VariationReport",
     "Variations",
     "explain",

@@ -17,7 +17,8 @@ from panini.editing.pictures import balanced, close_up, heat_map, png, sheet
 from panini.editing.variation import Variations, vary
 from panini.errors import ConfigError
 from panini.images import RgbImage, check_output, to_tensor, write_whole
-from panini.restorer import Restoration, RestoredFace, Restorer
+from panini.restored import Restoration, RestoredFace
+from panini.restorer import Restorer
 
 if TYPE_CHECKING:
     from panini.metrics.lpips import LPIPS
@@ -28,6 +29,25 @@ PIXEL_RMS = "pixel_rms_levels"
 _COMPARED_AT = 256  # Side at which faces are compared, px: that of every metric here.
 _MUCH = 16.0  # Spread that has the last colour on the sheet, levels.
 _HEADS, _VGG = "lpips_vgg_heads.safetensors", "vgg16_caffe.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationOptions:
+    """Which variations are written, and how."""
+
+    count: int
+    """So many, 1 to 64."""
+    seed: int = 0
+    """At least 0."""
+    lpips_dir: Path | None = None
+    """Folder of the frozen networks of the metrics: pairwise distances are LPIPS. None: they are
+    the RMS of the pixels."""
+    quality: int | None = None
+    """Of the photos in lossy formats, 1 to 100; None is each format's default."""
+    mark: bool = True
+    """The photos say that an algorithm altered them."""
+    overwrite: bool = False
+    """Replace files that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +98,7 @@ class VariationReport:
 
 
 def write_variations(
-    restorer: Restorer,
-    restoration: Restoration,
-    target: Path,
-    count: int,
-    *,
-    seed: int,
-    overwrite: bool,
-    lpips_dir: Path | None,
+    restorer: Restorer, restoration: Restoration, target: Path, options: VariationOptions
 ) -> VariationReport:
     """Write a photo for each variation, and the sheet.
 
@@ -94,37 +107,38 @@ def write_variations(
         restoration: The restored photo; all of its faces vary.
         target: Name of the restored photo, `a/b.jpg`: the variations are `a/b_v1.jpg`, …, the
             sheet is `a/b_variations.png`.
-        count: So many, 1 to 64.
-        seed: At least 0.
-        overwrite: Replace files that are there.
-        lpips_dir: Folder of the frozen networks of the metrics: pairwise distances are LPIPS.
-            None: they are the RMS of the pixels.
+        options: How many, and how they are written.
 
     Returns:
         Files and numbers.
 
     Raises:
-        ConfigError: A bad `count` or `seed`, or a photo without faces.
+        ConfigError: A bad count, seed or quality, or a photo without faces.
         CheckpointError: The weights of LPIPS are missing or damaged.
         ImageError: A file exists already, or cannot be written.
     """
     if not restoration.faces:
         raise ConfigError(f"{target}: variations need a face, and none was found")
-    photos = [target.with_name(f"{target.stem}_v{k}{target.suffix}") for k in range(1, count + 1)]
+    photos = [
+        target.with_name(f"{target.stem}_v{k}{target.suffix}") for k in range(1, options.count + 1)
+    ]
     comparison = target.with_name(f"{target.stem}_variations.png")
     for path in (*photos, comparison):
-        check_output(path, overwrite=overwrite)
-    lpips = None if lpips_dir is None else _load_lpips(lpips_dir, restorer)
+        check_output(path, overwrite=options.overwrite)
+    lpips = None if options.lpips_dir is None else _load_lpips(options.lpips_dir, restorer)
     bias = restoration.options.prior_bias
-    varied = [vary(restorer, face, count, seed=seed, prior_bias=bias) for face in restoration.faces]
+    varied = [
+        vary(restorer, face, options.count, seed=options.seed, prior_bias=bias)
+        for face in restoration.faces
+    ]
     for k, path in enumerate(photos):
         drawn = restorer.redraw(restoration, [each.faces[k] for each in varied])
-        drawn.save(path, overwrite=overwrite)
+        drawn.save(path, overwrite=options.overwrite, quality=options.quality, mark=options.mark)
     write_whole(comparison, png(comparison_sheet(restoration.faces, varied)))
     return VariationReport(
         photos=photos,
         sheet=comparison,
-        seed=seed,
+        seed=options.seed,
         measure=PIXEL_RMS if lpips is None else lpips.name,
         faces=[_numbers(number, each, lpips) for number, each in enumerate(varied, start=1)],
     )
