@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "panini"
 LAYERS = [
     {"cli", "web"},
     {
-        *("restorer", "upscaler", "editing", "batch", "training"),
-        *("evaluation", "evaluation_report", "evaluation_sr16"),
+        *("drawing", "restored", "restorer", "upscaler", "editing", "batch", "training"),
+        "evaluation",
     },
     {"checkpoints", "data", "shards", "losses", "metrics", "faces"},
     {"models", "features", "degradations", "consistency"},

@@ -37,6 +37,8 @@ class Sizes:
     in_size: int
     out_size: int
     fusion: Levels = field(default_factory=Levels)
+    task: str = "mfr"
+    degradation_encoder: str | None = "there is one"
 
 
 class Echo(nn.Module):
@@ -198,6 +200,8 @@ def test_saved_with_metadata_and_a_mark(astronaut: np.ndarray, face: Face, tmp_p
     assert "<panini:Thetas>[0.0]</panini:Thetas>" in xmp
     assert '"upscale": 2' in xmp
     assert f'"boxes": [[{result.faces[0].box[0]:.1f}, ' in xmp
+    assert '"models": ["echo"]' in xmp
+    assert '"theta_fixed": [false]' in xmp
     with pytest.raises(ImageError, match="exists already"):
         result.save(tmp_path / "out.png")
     result.save(tmp_path / "out.png", overwrite=True, mark=False)
@@ -334,6 +338,21 @@ def test_redrawn(astronaut: np.ndarray, face: Face) -> None:
     none = restorer.redraw(first, [])
     lanczos = Image.fromarray(astronaut).resize((1024, 1024), Image.Resampling.LANCZOS)
     assert np.array_equal(np.asarray(none.image), np.asarray(lanczos))
+
+
+def test_drawn_again(astronaut: np.ndarray, face: Face) -> None:
+    torch.manual_seed(0)
+    restorer = knowing(PaniniNet.named("tiny"), face)
+    (first,) = restorer.restore(astronaut).faces
+    (biased,) = restorer.restore(astronaut, prior_bias=2.0).faces
+    again = restorer.draw_again(first, prior_bias=2.0)
+    assert again.theta == biased.theta
+    assert np.array_equal(np.asarray(again.restored), np.asarray(biased.restored))
+    assert (again.box, again.model, again.lq) == (first.box, first.model, first.lq)
+    grey = replace(first, lq=first.lq.convert("L").convert("RGB"))
+    assert is_grey(np.asarray(restorer.draw_again(grey).restored))
+    with pytest.raises(ConfigError, match="prior_bias: no level 128"):
+        restorer.draw_again(first, prior_bias={128: 1.0})
 
 
 def test_aligned_face_is_redrawn(astronaut: np.ndarray) -> None:

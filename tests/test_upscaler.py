@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from panini.degradations import bilinear_antialias
-from panini.errors import ConfigError, ImageError
+from panini.errors import ConfigError, ImageError, NoFaceError
+from panini.faces.align import TEMPLATE
+from panini.faces.detect import Face
 from panini.images import to_tensor
 from panini.metrics.psnr import psnr
 from panini.models.panini_net import PaniniNet, named_config
@@ -25,10 +27,23 @@ def tiny_sr16():
     return replace(tiny, task="sr16", encoder=encoder, degradation_encoder=None)
 
 
+class Filling:
+    """Takes every photo for a face that fills two thirds of it, but those that are flat."""
+
+    def detect(self, photo, *, min_face):
+        side = 2 / 3 * photo.shape[0]
+        if not np.ptp(photo, axis=(0, 1)).any() or side < min_face:
+            return []
+        box = (0.0, 0.0, side, side)
+        return [Face(box=box, landmarks=(TEMPLATE * side).astype(np.float32), score=1.0)]
+
+
 @pytest.fixture(scope="module")
 def restorer():
     torch.manual_seed(0)
-    return Restorer(PaniniNet(tiny_sr16()), "cpu", name="tiny-sr16")
+    made = Restorer(PaniniNet(tiny_sr16()), "cpu", name="tiny-sr16")
+    made.detector = Filling()  # pyright: ignore[reportAttributeAccessIssue]
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +88,20 @@ def test_what_is_no_aligned_face_is_refused(restorer, face, tmp_path):
         ConfigError, match="tiny: is for task mfr, upscaling takes a network for sr"
     ):
         upscale(other, face)
+
+
+def test_what_shows_no_face_is_refused(restorer, tmp_path, caplog):
+    path = tmp_path / "wall.png"
+    Image.new("RGB", (128, 128), (90, 80, 70)).save(path)
+    with pytest.raises(NoFaceError, match=r"wall\.png: expected an aligned face, found none"):
+        upscale(restorer, path)
+    assert caplog.records == []
+
+
+def test_theta_is_the_same_for_every_face(restorer, face):
+    faces = [upscale(restorer, picture).faces[0] for picture in (face, face[::-1].copy())]
+    assert faces[0].theta == pytest.approx(faces[1].theta, abs=1e-6)
+    assert [each.theta_fixed for each in faces] == [True, True]
 
 
 def test_a_consistent_face_agrees_with_its_input(restorer, face):

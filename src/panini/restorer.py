@@ -5,140 +5,38 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from itertools import groupby
 
-import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from panini.checkpoints import load_model
+from panini.drawing import AUTO, Drawer, Drawers, Drawn, load_auto, load_drawers, name_of
 from panini.errors import ConfigError, ImageError
 from panini.faces.align import TEMPLATE, Matrix, align, rescale, warp
 from panini.faces.detect import Face, FaceDetector
-from panini.faces.paste import PasteOptions, paste_into
+from panini.faces.paste import PasteOptions
 from panini.faces.select import choose, parse_choice
-from panini.images import ImageSource, RgbImage, to_tensor, to_uint8
-from panini.models.fusion import FusionControl, PerLevel
+from panini.images import ImageSource, RgbImage
+from panini.models.fusion import PerLevel
 from panini.models.panini_net import PaniniNet
-from panini.photos import Mark, Photo, WriteOptions, enlarge, load_photo, repaint, write_photo
+from panini.photos import Photo, load_photo
+from panini.restored import (
+    Restoration,
+    RestoredFace,
+    RestoreOptions,
+    assemble,
+    is_colourless,
+    without_colour,
+)
 from panini.runtime import keep_memory, resolve_device
 
 UPSCALES = (1, 2, 4)
 """Factors by which the rest of the photo can be enlarged."""
 
 _BATCH = 4  # Faces per forward.
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RestoredFace:
-    """One face of a photo, before and after."""
-
-    box: tuple[float, float, float, float]
-    """Left, top, right, bottom in px of the photo that was given."""
-    landmarks: NDArray[np.float32]
-    """(5, 2) px of the photo that was given: eye, eye, nose, mouth corner, mouth corner."""
-    theta: float
-    """θ of Eq. 11, the prior's mean share at the finest fused level: the higher, the more of the
-    face was invented."""
-    lq: Image.Image
-    """The aligned face as the network got it."""
-    restored: Image.Image
-    """The aligned face as the network drew it."""
-    matrix: Matrix
-    """(2, 3): from the photo that was given to `restored`, see `panini.faces.align`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreOptions:
-    """What was asked for."""
-
-    model: str
-    """Name of the model, or of its file."""
-    aligned: bool = False
-    """The photo is one aligned face."""
-    upscale: int = 1
-    """Factor by which the photo was enlarged."""
-    prior_bias: PerLevel = 0.0
-    """Added to the logits of the fusion masks."""
-    min_face: float = 24.0
-    """Least largest side of a face, px."""
-    faces: str | int = "all"
-    """Which faces, see `panini.faces.select`."""
-    keep_colour: bool = False
-    """Faces of a grey photo keep the colours that the network gives them."""
-    consistent: bool = False
-    """The face was brought to agree with its input, see `panini.upscaler`."""
-    paste: PasteOptions = field(default_factory=PasteOptions)
-    """How the faces went back."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Restoration:
-    """A restored photo."""
-
-    photo: Photo
-    """The whole photo, restored, with the depth, alpha and metadata of the one given."""
-    source: Photo
-    """The photo as it was given."""
-    faces: list[RestoredFace]
-    """Its restored faces, the largest first; empty when none was found."""
-    options: RestoreOptions
-    """How they were made."""
-
-    @cached_property
-    def image(self) -> Image.Image:
-        """The whole photo with 8 bits, in its own mode (L, LA, RGB or RGBA) and colour profile."""
-        return self.photo.to_image()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """`options` in JSON's types."""
-        settings = asdict(self.options)
-        if isinstance(self.options.prior_bias, Mapping):
-            levels = self.options.prior_bias.items()
-            settings["prior_bias"] = {str(level): bias for level, bias in levels}
-        return settings
-
-    def save(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        overwrite: bool = False,
-        quality: int | None = None,
-        mark: bool = True,
-    ) -> None:
-        """Write the photo with its metadata, whole or not at all.
-
-        Args:
-            path: Its suffix says the format.
-            overwrite: Replace a file that is there.
-            quality: 1 to 100, for JPEG, WebP, HEIC and AVIF.
-            mark: Say in the XMP that an algorithm drew faces of the photo, with the model, θ,
-                boxes and settings; a photo without restored faces is not marked.
-
-        Raises:
-            ImageError: The file exists and `overwrite` is false, or it cannot be written.
-            ConfigError: A bad quality.
-        """
-        marked = self.mark if mark and self.faces else None
-        write_photo(
-            path, self.photo, WriteOptions(quality=quality, mark=marked, overwrite=overwrite)
-        )
-
-    @property
-    def mark(self) -> Mark:
-        """What `save` says in the file."""
-        boxes = [[round(edge, 1) for edge in face.box] for face in self.faces]
-        return Mark(
-            model=self.options.model,
-            thetas=tuple(face.theta for face in self.faces),
-            settings={**self.settings, "boxes": boxes},
-        )
 
 
 class Restorer:
@@ -160,9 +58,9 @@ class Restorer:
 
     def __init__(self, model: PaniniNet, device: str = "auto", *, name: str = "unnamed") -> None:
         keep_memory()
-        self.device = resolve_device(device)
-        self.model = model.to(self.device).eval()
+        self.drawers = Drawers(Drawer(model, resolve_device(device), name))
         self.name = name
+        self.consistent = False
 
     @classmethod
     def from_pretrained(
@@ -170,16 +68,80 @@ class Restorer:
     ) -> Restorer:
         """Load a shipped model by its name, or a file of weights.
 
+        Args:
+            name_or_path: "auto" is mobile-mfr for most faces, and mobile-sr16 for those below
+                `panini.drawing.SMALL_FACE`.
+            device: As of the class.
+
         Raises:
             CheckpointError: Unknown name; missing, damaged or foreign file.
             ConfigError: No such device here.
         """
         device = resolve_device(device)
-        keep_memory()
-        path = Path(name_or_path)
-        # Where a file lies is nobody's business who gets the photo.
-        name = path.name if path.exists() else os.fspath(name_or_path)
-        return cls(load_model(name_or_path), device, name=name)
+        if name_or_path == AUTO:
+            return cls._with(load_auto(device), AUTO)
+        drawers = load_drawers(name_or_path, None, device)
+        return cls._with(drawers, drawers.main.name)
+
+    @classmethod
+    def from_pair(
+        cls,
+        large: str | os.PathLike[str],
+        small: str | os.PathLike[str],
+        device: str = "auto",
+    ) -> Restorer:
+        """Load two networks: each face is drawn by the one that suits its size.
+
+        Args:
+            large: Name or file of the network for faces from `panini.drawing.SMALL_FACE` on.
+            small: The same for smaller faces; it is loaded when the first one is met.
+            device: As of the class.
+
+        Raises:
+            CheckpointError: Unknown name; missing, damaged or foreign file.
+            ConfigError: No such device here.
+        """
+        drawers = load_drawers(large, small, resolve_device(device))
+        return cls._with(drawers, f"{name_of(large)}, {name_of(small)}")
+
+    @classmethod
+    def _with(cls, drawers: Drawers, name: str) -> Restorer:
+        made = cls(drawers.main.model, drawers.main.device, name=name)
+        made.drawers = drawers
+        return made
+
+    @property
+    def device(self) -> str:
+        """Where the networks are."""
+        return self.drawers.main.device
+
+    @property
+    def model(self) -> PaniniNet:
+        """The network; of two, that of large faces."""
+        return self.drawers.main.model
+
+    def model_of(self, face: RestoredFace) -> PaniniNet:
+        """The network that drew a face."""
+        return self.drawers.of(face).model
+
+    def with_consistency(self, consistent: bool = True) -> Restorer:
+        """The same networks, whose super-resolved faces agree with their input or need not.
+
+        Faces are brought to it by `panini.consistency`; those of other networks stay as drawn.
+
+        Raises:
+            ConfigError: No network here is for super-resolution.
+        """
+        if consistent and not (self.drawers.small or self.drawers.main.is_sr):
+            raise ConfigError(
+                f"consistent: is for faces drawn by a network for sr16, and {self.name} is for "
+                f"task {self.model.config.task}"
+            )
+        if consistent == self.consistent:
+            return self
+        other = copy(self)
+        other.consistent = consistent
+        return other
 
     @cached_property
     def detector(self) -> FaceDetector:
@@ -218,6 +180,7 @@ class Restorer:
         """
         options = RestoreOptions(
             model=self.name,
+            consistent=self.consistent,
             upscale=upscale,
             prior_bias=prior_bias,
             min_face=min_face,
@@ -231,9 +194,13 @@ class Restorer:
             self.detector.detect(photo.rgb, min_face=min_face), options.faces, photo.size
         )
         restored: list[RestoredFace] = []
-        for start in range(0, len(found), _BATCH):
-            restored += self._restore_batch(photo.rgb, found[start : start + _BATCH], prior_bias)
-        return _assemble(photo, restored, options)
+        # The largest come first: the faces of a network follow one another.
+        for drawer, group in groupby(found, self.drawers.of):
+            same = list(group)
+            for start in range(0, len(same), _BATCH):
+                batch = same[start : start + _BATCH]
+                restored += self._restore_batch(drawer, photo.rgb, batch, prior_bias)
+        return assemble(photo, restored, options)
 
     def restore_aligned(
         self,
@@ -258,7 +225,11 @@ class Restorer:
             ConfigError: A bad `prior_bias`.
         """
         options = RestoreOptions(
-            model=self.name, aligned=True, prior_bias=prior_bias, keep_colour=keep_colour
+            model=self.name,
+            aligned=True,
+            prior_bias=prior_bias,
+            keep_colour=keep_colour,
+            consistent=self.consistent,
         )
         self._check(options)
         photo = _load(image)
@@ -269,19 +240,35 @@ class Restorer:
                 f"{name}expected a square aligned face, got {width}x{height} px; "
                 "a whole photo is restored without --aligned"
             )
-        size = self.model.config.in_size
-        identity = np.eye(2, 3)
-        lq = warp(photo.rgb, rescale(identity, target=size / width), (size, size))
-        restored, thetas = self._forward([lq], prior_bias)
-        face = RestoredFace(
+        whole = Face(
             box=(0.0, 0.0, float(width), float(height)),
             landmarks=(TEMPLATE * width).astype(np.float32),
-            theta=thetas[0],
-            lq=Image.fromarray(lq),
-            restored=Image.fromarray(restored[0]),
-            matrix=rescale(identity, target=restored[0].shape[0] / width),
+            score=1.0,
         )
-        return _assemble(photo, [face], options)
+        drawer = self.drawers.of(whole)
+        size = drawer.in_size
+        matrix = rescale(np.eye(2, 3), target=size / width)
+        lq = warp(photo.rgb, matrix, (size, size))
+        (drawn,) = drawer.draw([lq], prior_bias, consistent=self.consistent)
+        return assemble(photo, [_restored(whole, drawer, lq, matrix, drawn)], options)
+
+    def draw_again(self, face: RestoredFace, *, prior_bias: PerLevel = 0.0) -> RestoredFace:
+        """The same face from the same crop, drawn with another bias by the network that drew it.
+
+        A face of a grey crop is grey.
+
+        Args:
+            face: A restored face.
+            prior_bias: As in `restore`.
+
+        Raises:
+            ConfigError: A bad `prior_bias`.
+        """
+        self._check_bias(prior_bias)
+        drawer = self.drawers.of(face)
+        (drawn,) = drawer.draw([np.asarray(face.lq)], prior_bias, consistent=self.consistent)
+        again = replace(face, restored=Image.fromarray(drawn.image), theta=drawn.theta)
+        return without_colour(again) if is_colourless(np.asarray(face.lq)) else again
 
     def redraw(self, restoration: Restoration, faces: Sequence[RestoredFace]) -> Restoration:
         """Paste other faces into the photo of a restoration, as its own were pasted.
@@ -296,14 +283,16 @@ class Restorer:
         """
         if restoration.options.aligned and len(faces) != 1:
             raise ConfigError(f"faces: expected the one aligned face, got {len(faces)}")
-        return _assemble(restoration.source, list(faces), restoration.options)
+        return assemble(restoration.source, list(faces), restoration.options)
 
     def _check(self, options: RestoreOptions) -> None:
         if options.upscale not in UPSCALES:
             raise ConfigError(f"upscale: expected 1, 2 or 4, got {options.upscale}")
         if not (math.isfinite(options.min_face) and options.min_face >= 12):
             raise ConfigError(f"min_face: expected at least 12 px, got {options.min_face}")
-        bias = options.prior_bias
+        self._check_bias(options.prior_bias)
+
+    def _check_bias(self, bias: PerLevel) -> None:
         for value in bias.values() if isinstance(bias, Mapping) else [bias]:
             if not math.isfinite(value):
                 raise ConfigError(f"prior_bias: expected a finite number, got {value}")
@@ -314,71 +303,31 @@ class Restorer:
                 raise ConfigError(f"prior_bias: no level {unknown[0]}; this model has {levels}")
 
     def _restore_batch(
-        self, photo: RgbImage, found: list[Face], prior_bias: PerLevel
+        self, drawer: Drawer, photo: RgbImage, found: list[Face], prior_bias: PerLevel
     ) -> list[RestoredFace]:
-        size = self.model.config.in_size
-        crops = [align(photo, face.landmarks, size) for face in found]
-        restored, thetas = self._forward([crop for crop, _ in crops], prior_bias)
+        crops = [align(photo, face.landmarks, drawer.in_size) for face in found]
+        drawn = drawer.draw([lq for lq, _ in crops], prior_bias, consistent=self.consistent)
         return [
-            RestoredFace(
-                box=face.box,
-                landmarks=face.landmarks,
-                theta=theta,
-                lq=Image.fromarray(crop),
-                restored=Image.fromarray(drawn),
-                matrix=rescale(matrix, target=drawn.shape[0] / size),
-            )
-            for face, (crop, matrix), drawn, theta in zip(
-                found, crops, restored, thetas, strict=True
-            )
+            _restored(face, drawer, lq, matrix, each)
+            for face, (lq, matrix), each in zip(found, crops, drawn, strict=True)
         ]
 
-    def _forward(self, crops: list[RgbImage], bias: PerLevel) -> tuple[list[RgbImage], list[float]]:
-        """Restored faces and θ of aligned ones."""
-        control = FusionControl(bias=bias) if bias else None
-        lq = torch.cat([to_tensor(crop) for crop in crops]).to(self.device)
-        with torch.inference_mode():
-            output = self.model(lq, control=control)
-        return to_uint8(output.image), output.theta.float().tolist()
+
+def _restored(
+    face: Face, drawer: Drawer, lq: RgbImage, matrix: Matrix, drawn: Drawn
+) -> RestoredFace:
+    """A face once it is drawn; the matrix leads to `lq`."""
+    return RestoredFace(
+        box=face.box,
+        landmarks=face.landmarks,
+        model=drawer.name,
+        theta=drawn.theta,
+        theta_fixed=drawer.theta_fixed,
+        lq=Image.fromarray(lq),
+        restored=Image.fromarray(drawn.image),
+        matrix=rescale(matrix, target=drawn.image.shape[0] / lq.shape[0]),
+    )
 
 
 def _load(image: ImageSource | Photo) -> Photo:
     return image if isinstance(image, Photo) else load_photo(image)
-
-
-def _assemble(source: Photo, faces: list[RestoredFace], options: RestoreOptions) -> Restoration:
-    """The photo with these faces in it."""
-    if not options.keep_colour and (source.grey or _is_colourless(source.rgb)):
-        faces = [replace(face, restored=_without_colour(face.restored)) for face in faces]
-    if options.aligned:
-        photo = replace(source, rgb=np.asarray(faces[0].restored), deep=None, alpha=None)
-    else:
-        photo = _paste(enlarge(source, options.upscale), faces, options)
-    if options.keep_colour and faces:
-        photo = replace(photo, grey=False)
-    return Restoration(photo=photo, source=source, faces=faces, options=options)
-
-
-def _paste(photo: Photo, faces: list[RestoredFace], options: RestoreOptions) -> Photo:
-    """Where no face covers it, the photo stays what it is, in every one of its bits."""
-    if not faces:
-        return photo
-    canvas = photo.rgb.copy()
-    coverage = None if photo.deep is None else np.zeros(canvas.shape[:2], dtype=np.float32)
-    for face in faces:
-        matrix = rescale(face.matrix, source=options.upscale)
-        paste_into(
-            canvas, np.asarray(face.restored), matrix, coverage=coverage, options=options.paste
-        )
-    return repaint(photo, canvas, coverage)
-
-
-def _is_colourless(rgb: RgbImage) -> bool:
-    """A grey photo in a file for colours."""
-    first = rgb[..., 0]
-    return np.array_equal(first, rgb[..., 1]) and np.array_equal(first, rgb[..., 2])
-
-
-def _without_colour(face: Image.Image) -> Image.Image:
-    grey = cv2.cvtColor(np.asarray(face), cv2.COLOR_RGB2GRAY)
-    return Image.fromarray(np.repeat(np.asarray(grey, dtype=np.uint8)[..., None], 3, axis=2))

@@ -6,17 +6,17 @@ import logging
 import os
 from dataclasses import replace
 
-import numpy as np
-from PIL import Image
-
-from panini.consistency import project
 from panini.degradations import bilinear_antialias
-from panini.errors import ConfigError, ImageError
-from panini.images import ImageSource, to_tensor, to_uint8
+from panini.errors import ConfigError, ImageError, NoFaceError
+from panini.images import ImageSource
 from panini.photos import Photo, load_photo
-from panini.restorer import Restoration, Restorer
+from panini.restored import Restoration
+from panini.restorer import Restorer
 
 logger = logging.getLogger(__name__)
+
+LEAST_SHARE = 1 / 3
+"""Of the side of an aligned crop, that its face must have; an aligned face has two thirds."""
 
 
 def upscale(
@@ -34,10 +34,11 @@ def upscale(
         consistent: Add what the drawn face, reduced again, lacks of the input.
 
     Returns:
-        As `Restorer.restore_aligned`.
+        As `Restorer.restore_aligned`, which draws what is no face as well.
 
     Raises:
         ImageError: The image cannot be read, or is not square.
+        NoFaceError: No face fills it.
         ConfigError: The network is for another task.
     """
     config = restorer.model.config
@@ -48,25 +49,22 @@ def upscale(
         )
     name = f"{image}: " if isinstance(image, str | os.PathLike) else ""
     photo = image if isinstance(image, Photo) else load_photo(image)
-    result = restorer.restore_aligned(_at_side(photo, config.in_size, name))
-    if not consistent:
-        return result
-    (face,) = result.faces
-    images, lq = (to_tensor(np.asarray(side)) for side in (face.restored, face.lq))
-    (drawn,) = to_uint8(project(images, lq))
-    result = replace(result, options=replace(result.options, consistent=True))
-    return restorer.redraw(result, [replace(face, restored=Image.fromarray(drawn))])
-
-
-def _at_side(photo: Photo, side: int, name: str) -> Photo:
-    """The face with the side that the network takes, reduced as in training."""
     width, height = photo.size
     if width != height:
         raise ImageError(
             f"{name}expected a square aligned face, got {width}x{height} px; "
             "a whole photo goes to panini restore"
         )
-    if width == side:
-        return photo
-    logger.warning("%sresized from %d to %d px, which the network takes", name, width, side)
-    return replace(photo, rgb=bilinear_antialias(photo.rgb, side), deep=None, alpha=None)
+    side = config.in_size
+    if width != side:
+        # As in training.
+        small = bilinear_antialias(photo.rgb, side)
+        photo = replace(photo, rgb=small, deep=None, alpha=None)
+    if not restorer.detector.detect(photo.rgb, min_face=LEAST_SHARE * side):
+        raise NoFaceError(
+            f"{name}expected an aligned face, found none; a whole photo goes to panini restore, "
+            "and panini restore --aligned draws a crop unseen"
+        )
+    if width != side:
+        logger.warning("%sresized from %d to %d px, which the network takes", name, width, side)
+    return restorer.with_consistency(consistent).restore_aligned(photo)

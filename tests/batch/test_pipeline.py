@@ -18,6 +18,7 @@ import panini.photos
 from panini.batch.pipeline import BatchOptions, run
 from panini.batch.plan import Job
 from panini.batch.report import Outcome, Report
+from panini.errors import ConfigError
 from panini.faces.align import TEMPLATE
 from panini.faces.detect import Face
 from panini.models.fusion import FusionControl
@@ -29,6 +30,8 @@ from panini.restorer import Restorer
 class Sizes:
     in_size: int = 32
     out_size: int = 32
+    task: str = "mfr"
+    degradation_encoder: str | None = "there is one"
 
 
 class Darker(nn.Module):
@@ -151,7 +154,9 @@ def test_report_line_of_a_restored_photo(restorer: Restorer, tmp_path: Path) -> 
     with Report(tmp_path / "out", {"seed": 1}) as report:
         list(run([job], restorer, BatchOptions(), report=report))
     (line,) = entries(tmp_path / "out")
-    assert line["faces"] == [{"box": [0.0, 0.0, 40.0, 40.0], "theta": 0.5}]
+    assert line["faces"] == [
+        {"box": [0.0, 0.0, 40.0, 40.0], "model": "unnamed", "theta": 0.5, "theta_fixed": False}
+    ]
     assert line["state"] == "done"
     assert line["error"] is None
     assert line["output_bytes"] == job.target.stat().st_size
@@ -288,6 +293,13 @@ def test_full_disk_under_the_report_ends_the_run(
         with pytest.raises(ImageError, match="No space left"):
             list(run(jobs, restorer, BatchOptions(), report=report))
     assert names(tmp_path / "out") == ["report.jsonl"]
+
+
+def test_consistency_is_refused_once(restorer: Restorer, tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 2)
+    with pytest.raises(ConfigError, match="consistent: is for faces drawn by a network for sr16"):
+        list(run(jobs, restorer, BatchOptions(consistent=True)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_settings_are_all_that_a_result_depends_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,18 @@ def is_done(job: Job, settings: dict[str, Any] | None = None) -> bool:
 
 
 def test_line(job: Job) -> None:
-    face = FaceRecord(box=(1.04, 2.0, 30.0, 40.0), theta=0.123456)
-    finish(job, faces=(face,), seconds={"decode": 0.00004, "restore": 1.5})
+    face = FaceRecord(box=(1.04, 2.0, 30.0, 40.0), model="a", theta=0.123456)
+    blind = FaceRecord(box=(0, 0, 9, 9), model="b", theta=math.nan, theta_fixed=True)
+    finish(job, faces=(face, blind), seconds={"decode": 0.00004, "restore": 1.5})
     (line,) = (job.target.parents[1] / "report.jsonl").read_text().splitlines()
     assert json.loads(line) == {
         "input": str(job.source),
         "output": "sub/a.jpg",
         "state": "done",
-        "faces": [{"box": [1.0, 2.0, 30.0, 40.0], "theta": 0.1235}],
+        "faces": [
+            {"box": [1.0, 2.0, 30.0, 40.0], "model": "a", "theta": 0.1235, "theta_fixed": False},
+            {"box": [0, 0, 9, 9], "model": "b", "theta": None, "theta_fixed": True},
+        ],
         "seconds": {"decode": 0.0, "restore": 1.5},
         "error": None,
         "variations": None,

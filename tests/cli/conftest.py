@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from panini.checkpoints import save_model
+from panini.checkpoints import load_model, save_model
 from panini.faces.align import TEMPLATE
 from panini.faces.detect import Face
-from panini.models.panini_net import PaniniNet
+from panini.models.panini_net import PaniniNet, named_config
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,26 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_model(PaniniNet.named("tiny"), path, provenance={})
     return path
+
+
+@pytest.fixture(scope="session")
+def sr16_weights(tiny_weights: Path) -> Path:
+    """A small network for super-resolution, 64 to 128 px, around the prior of the tiny one."""
+    tiny = named_config("tiny")
+    encoder = replace(tiny.encoder, in_size=64, unshuffle=1)
+    torch.manual_seed(0)
+    net = PaniniNet(replace(tiny, task="sr16", encoder=encoder, degradation_encoder=None))
+    net.prior.load_state_dict(load_model(tiny_weights).prior.state_dict())
+    path = tiny_weights.with_name("tiny-sr16.safetensors")
+    save_model(net, path, provenance={})
+    return path
+
+
+@pytest.fixture
+def auto_weights(tiny_weights: Path, sr16_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `--model auto` stands for."""
+    monkeypatch.setattr("panini.drawing.AUTO_LARGE", str(tiny_weights))
+    monkeypatch.setattr("panini.drawing.AUTO_SMALL", str(sr16_weights))
 
 
 @pytest.fixture(scope="session")

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from panini.checkpoints import save_model
 from panini.checkpoints.specs import SPECS
 from panini.cli.main import app
-from panini.models.panini_net import PaniniNet, named_config
 
 runner = CliRunner()
-
-
-@pytest.fixture(scope="session")
-def sr16_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network for super-resolution, with random weights: 64 to 128 px."""
-    tiny = named_config("tiny")
-    encoder = replace(tiny.encoder, in_size=64, unshuffle=1)
-    torch.manual_seed(0)
-    net = PaniniNet(replace(tiny, task="sr16", encoder=encoder, degradation_encoder=None))
-    path = tmp_path_factory.mktemp("weights") / "tiny-sr16.safetensors"
-    save_model(net, path, provenance={})
-    return path
 
 
 @pytest.fixture
@@ -53,6 +37,7 @@ def test_faces_into_a_folder(face: Path, sr16_weights: Path, tmp_path: Path) -> 
     result = run(sr16_weights, tmp_path / "more", "-o", out)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
+    assert all(line.endswith(" (the same for every face)") for line in lines)
     assert [line.split(" θ ")[0] for line in lines] == [
         f"{tmp_path / 'more' / name} -> {out / name}: 128x128 px," for name in ("a.png", "b.png")
     ]
@@ -77,15 +62,17 @@ def test_consistent_changes_the_face(face: Path, sr16_weights: Path, tmp_path: P
 def test_a_bad_face_does_not_stop_the_others(
     face: Path, sr16_weights: Path, tmp_path: Path
 ) -> None:
-    wide, empty = tmp_path / "wide.png", tmp_path / "empty.png"
+    wide, empty, wall = (tmp_path / f"{name}.png" for name in ("wide", "empty", "wall"))
     Image.new("RGB", (64, 40)).save(wide)
     empty.touch()
-    result = run(sr16_weights, wide, empty, face, "-o", tmp_path / "out")
+    Image.new("RGB", (64, 64), (150, 120, 90)).save(wall)
+    result = run(sr16_weights, wide, empty, wall, face, "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["face.png"]
-    first, second = result.stderr.splitlines()
+    first, second, third = result.stderr.splitlines()
     assert first.startswith(f"error: {wide}: expected a square aligned face, got 64x40 px")
     assert second.startswith(f"error: {empty}: ")
+    assert third.startswith(f"error: {wall}: expected an aligned face, found none")
 
 
 def test_another_side_is_said(

@@ -79,6 +79,7 @@ def test_restore_as_a_file(make_client: Make, photo: bytes) -> None:
     assert response.headers["content-type"] == "image/jpeg"
     assert response.headers["x-panini-faces"] == "2"
     assert len(response.headers["x-panini-theta"].split(",")) == 2
+    assert response.headers["x-panini-models"] == "tiny-test,tiny-test"
     assert pixels(response.content).shape == (240, 320, 3)
     assert b"compositeWithTrainedAlgorithmicMedia" in response.content
 
@@ -125,6 +126,7 @@ def test_health_and_models(make_client: Make) -> None:
     models = client.get("/api/v1/models").json()
     assert models["loaded"]["name"] == "tiny-test"
     assert models["loaded"]["levels"] == [4, 8, 16, 32, 64]
+    assert models["loaded"]["small_faces"] is None
     assert "mobile-mfr" in [model["name"] for model in models["shipped"]]
 
 
@@ -134,6 +136,7 @@ BAD_REQUESTS = [
     (as_json(b""), 422, "bad_image", "photo: the file is empty"),
     (as_json(b"x", upscale=3), 422, "bad_option", "upscale: input should be 1, 2 or 4"),
     (as_json(b"x", sharpen=1), 422, "bad_option", "sharpen: unknown"),
+    (as_json(b"x", consistent="maybe"), 422, "bad_option", "consistent: "),
     ({"json": {"photo": "no base64!"}}, 400, "bad_request", '"photo" is not base64'),
     ({"json": {"image": "eA=="}}, 400, "bad_request", 'with a text "photo"'),
     ({"json": ["eA=="]}, 400, "bad_request", "expected a JSON object"),
@@ -327,10 +330,13 @@ def test_nothing_is_written_outside_the_folder(
 
 def test_json_is_plain(make_client: Make, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     client, service = make_client()
-    forward = service.restorer._forward
+    drawer = service.restorer.drawers.main
+    draw = drawer.draw
     # As of a network without masks.
     monkeypatch.setattr(
-        service.restorer, "_forward", lambda *asked: (forward(*asked)[0], [float("nan")] * 2)
+        drawer,
+        "draw",
+        lambda *asked, **how: [each._replace(theta=float("nan")) for each in draw(*asked, **how)],
     )
     response = client.post("/api/v1/restore", **as_json(photo))
     assert [face["theta"] for face in response.json()["faces"]] == [None, None]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from panini.faces.detect import Face, FaceDetector
     from panini.images import RgbImage
     from panini.photos import Photo
-    from panini.restorer import Restoration, Restorer
+    from panini.restored import Restoration
+    from panini.restorer import Restorer
 
 NoFace = Literal["copy", "skip", "fail"]
 
@@ -50,6 +51,8 @@ class BatchOptions:
     """Least largest side of a face, px."""
     faces: str | int = "all"
     """"all", "largest", "center", or a face's number from 1 on."""
+    consistent: bool = False
+    """Faces drawn by super-resolution agree with the photo once they are reduced again."""
     keep_colour: bool = False
     """A photo with one channel becomes one with three, its faces in colour."""
     match_colour: bool = True
@@ -118,6 +121,7 @@ def run(
 
     Raises:
         ImageError: The report cannot be written.
+        ConfigError: `consistent` without a network for super-resolution.
     """
     batch = _Batch(restorer, options, report)
     written: deque[Future[Outcome]] = deque()
@@ -172,10 +176,10 @@ class _Batch:
     """The three steps of a photo: read, restore, write."""
 
     def __init__(self, restorer: Restorer, options: BatchOptions, report: Report | None) -> None:
-        self._restorer = restorer
+        self._restorer = restorer.with_consistency(options.consistent)
         self._options = options
         self._report = report
-        self._detector = None if options.aligned else _TimedDetector(restorer.detector)
+        self._detector = None if options.aligned else _TimedDetector(self._restorer.detector)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -243,18 +247,18 @@ class _Batch:
         return result
 
     def _vary(self, result: Restoration, target: Path) -> dict[str, Any]:
-        from panini.editing import write_variations
+        from panini.editing import VariationOptions, write_variations
 
         make_folder(target.parent)
-        told = write_variations(
-            self._restorer,
-            result,
-            target,
-            self._options.variations,
+        options = VariationOptions(
+            count=self._options.variations,
             seed=self._options.seed,
-            overwrite=self._replaces_extras,
             lpips_dir=self._options.metrics_dir,
+            quality=self._options.quality,
+            mark=self._options.mark,
+            overwrite=self._replaces_extras,
         )
+        told = write_variations(self._restorer, result, target, options)
         return json.loads(told.to_json()) | {"least_distance": told.least_distance}
 
     def _finish(self, read: _Read, result: Restoration) -> Outcome:
@@ -285,7 +289,7 @@ class _Batch:
         if options.save_faces:
             self._save_faces(result, job.target)
         result.save(part, quality=options.quality, mark=options.mark)
-        faces = tuple(FaceRecord(box=face.box, theta=face.theta) for face in result.faces)
+        faces = tuple(FaceRecord.of(face) for face in result.faces)
         return Outcome(job=job, state="done", faces=faces, variations=read.variations)
 
     def _without_face(self, read: _Read, result: Restoration, part: Path) -> Outcome:

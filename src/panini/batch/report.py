@@ -4,7 +4,9 @@ Each line is one JSON object about one photo:
 
     input, output       the photo as it was named, and the result below the folder of the report
     state               done; copied (no face); skipped (no face, nothing written); failed
-    faces               box (left, top, right, bottom; px of the photo) and θ of each
+    faces               box (left, top, right, bottom; px of the photo), the model that drew it
+                        and θ (null without masks) of each; theta_fixed: θ is the same for all
+                        faces of that model
     seconds             decode, detect, restore, encode
     error               the line that was printed, or null
     input_bytes, input_mtime_ns, output_bytes, settings
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import threading
@@ -26,11 +29,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from panini.batch.plan import Job, make_folder
 from panini.errors import ImageError
 from panini.images import OUTPUT_SUFFIXES
+
+if TYPE_CHECKING:
+    from panini.restored import RestoredFace
 
 State = Literal["done", "copied", "skipped", "failed"]
 
@@ -70,8 +76,26 @@ class FaceRecord:
 
     box: tuple[float, float, float, float]
     """Left, top, right, bottom, px of the photo."""
+    model: str
+    """Name of the network that drew it."""
     theta: float
-    """θ of Eq. 11."""
+    """θ of Eq. 11; NaN without masks."""
+    theta_fixed: bool = False
+    """θ is the same for all faces of this network."""
+
+    @classmethod
+    def of(cls, face: RestoredFace) -> FaceRecord:
+        """Of a restored face."""
+        return cls(box=face.box, model=face.model, theta=face.theta, theta_fixed=face.theta_fixed)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the report holds it; JSON knows no NaN."""
+        return {
+            "box": [round(edge, 1) for edge in self.box],
+            "model": self.model,
+            "theta": None if math.isnan(self.theta) else round(self.theta, 4),
+            "theta_fixed": self.theta_fixed,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +197,7 @@ class Report:
             "input": str(outcome.job.source),
             "output": self._name(outcome.job.target),
             "state": outcome.state,
-            "faces": [
-                {"box": [round(edge, 1) for edge in face.box], "theta": round(face.theta, 4)}
-                for face in outcome.faces
-            ],
+            "faces": [face.to_json() for face in outcome.faces],
             "seconds": {step: round(value, 4) for step, value in outcome.seconds.items()},
             "error": outcome.error,
             "variations": outcome.variations,

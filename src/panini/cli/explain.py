@@ -11,7 +11,8 @@ from panini.errors import ConfigError, ImageError, NoFaceError
 
 if TYPE_CHECKING:
     from panini.models.fusion import PerLevel
-    from panini.restorer import RestoredFace, Restorer
+    from panini.restored import RestoredFace
+    from panini.restorer import Restorer
 
 
 def explain(
@@ -65,7 +66,7 @@ def explain(
     restorer = Restorer.from_pretrained(model, device)
     restored = _restore(restorer, photo, aligned=aligned, choice=choice, bias=bias)
     told = explain_face(restorer, restored, variations=variations, seed=seed, prior_bias=bias)
-    about = {"photo": photo.name, "face": "aligned" if aligned else face, "model": restorer.name}
+    about = {"photo": photo.name, "face": "aligned" if aligned else face, "model": restored.model}
     write_explanation(told, out, about=about, overwrite=overwrite)
     typer.echo(
         f"{photo} -> {out / PAGE}: θ {told.theta:.2f}, mean invention {told.invention.mean:.2f}, "

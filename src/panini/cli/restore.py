@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,7 @@ import typer
 from panini.errors import ConfigError
 
 if TYPE_CHECKING:
-    from panini.batch import BatchOptions, Job, Outcome, Report
+    from panini.batch import BatchOptions, FaceRecord, Job, Outcome, Report
 
 FILES, FACES, STRENGTH, PASTING, MACHINE = (
     "Files",
@@ -135,6 +137,14 @@ PriorBias = Annotated[
         rich_help_panel=STRENGTH,
     ),
 ]
+Consistent = Annotated[
+    bool,
+    typer.Option(
+        "--consistent",
+        help="Add what a face drawn by super-resolution, reduced again, lacks of its input.",
+        rich_help_panel=STRENGTH,
+    ),
+]
 Variations = Annotated[
     int,
     typer.Option(
@@ -181,8 +191,9 @@ KeepColour = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        metavar="NAME|PATH",
-        help="A shipped model or a .safetensors file.",
+        metavar="auto|NAME|PATH",
+        help="A shipped model or a .safetensors file; auto takes mobile-sr16 for faces under "
+        "96 px, and mobile-mfr for others.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -203,6 +214,7 @@ def restore(
     no_face: WithoutFace = NoFace.COPY,
     save_faces: SaveFaces = False,
     prior_bias: PriorBias = "0",
+    consistent: Consistent = False,
     variations: Variations = 0,
     seed: Seed = 0,
     metrics_dir: MetricsDir = None,
@@ -216,7 +228,8 @@ def restore(
     """Restore the faces of photos: find, align, draw anew, paste back.
 
     Each photo gets a line with its faces and their θ, the share that comes from the face
-    generator: the higher, the more was invented.
+    generator: the higher, the more was invented. A network for super-resolution has one θ for all
+    faces, and the line says so; with --model auto it also says which network drew them.
     """
     from panini.batch import BatchOptions, make_plan
     from panini.editing import parse_bias
@@ -228,6 +241,7 @@ def restore(
         prior_bias=parse_bias(prior_bias),
         min_face=min_face,
         faces=parse_choice(faces),
+        consistent=consistent,
         keep_colour=keep_colour,
         match_colour=colour_match,
         grain=grain,
@@ -273,7 +287,10 @@ def _identity(model: str) -> str:
     """The weights' name and the start of their sha256, so that new weights mean new results."""
     from panini.checkpoints.io import sha256_of
     from panini.checkpoints.specs import SPECS
+    from panini.drawing import AUTO, AUTO_LARGE, AUTO_SMALL
 
+    if model == AUTO:
+        return f"{AUTO}: {_identity(AUTO_LARGE)}, {_identity(AUTO_SMALL)}"
     if model in SPECS:
         return f"{model} {SPECS[model].sha256[:12]}"
     path = Path(model)
@@ -296,12 +313,13 @@ def _restore_all(
         report.sweep(jobs)
     outcomes: list[str] = []
     if todo:
+        from panini.drawing import AUTO
         from panini.restorer import Restorer
 
         with _interruptible() as stop, _bar(len(todo)) as advance:
             restorer = Restorer.from_pretrained(*loading)
             for outcome in run(todo, restorer, options, report=report, stop=stop.is_set):
-                _tell(outcome)
+                _tell(outcome, named=loading[0] == AUTO)
                 outcomes.append(outcome.state)
                 advance()
         if len(outcomes) < len(todo):
@@ -313,12 +331,12 @@ def _restore_all(
     return outcomes.count("failed") + outcomes.count("copied")
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: Outcome, *, named: bool) -> None:
     """A photo's line: on stdout, or as an error."""
     if outcome.state == "done":
-        thetas = " ".join(f"{face.theta:.2f}" for face in outcome.faces)
         count = f"{len(outcome.faces)} face{'s' * (len(outcome.faces) > 1)}"
-        line = f"{outcome.job.source} -> {outcome.job.target}: {count}, θ {thetas}"
+        thetas = told_thetas(outcome.faces, named=named)
+        line = f"{outcome.job.source} -> {outcome.job.target}: {count}, {thetas}"
         if varied := outcome.variations:
             line += (
                 f"; variations differ by {varied['least_distance']:.3g} {varied['measure']} or more"
@@ -328,6 +346,21 @@ def _tell(outcome: Outcome) -> None:
         typer.echo(shown(f"{outcome.error}"))
     else:
         complain(f"{outcome.error}")
+
+
+def told_thetas(faces: Iterable[FaceRecord], *, named: bool = False) -> str:
+    """θ of each face, "θ 0.36 0.31"; what it is worth, and with `named` whose it is, in brackets.
+
+    A network without masks has none: a dash stands for it.
+    """
+    parts: list[str] = []
+    for (model, fixed), group in groupby(faces, key=lambda face: (face.model, face.theta_fixed)):
+        thetas = [face.theta for face in group]
+        parts += ["–" if math.isnan(theta) else f"{theta:.2f}" for theta in thetas]
+        notes = [model] * named + ["the same for every face"] * (fixed and "–" not in parts[-1])
+        if notes:
+            parts.append(f"({', '.join(notes)})")
+    return " ".join(["θ", *parts])
 
 
 def _summary(states: list[str], before: int) -> str:

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from panini.cli.restore import (
+    MACHINE,
+    Consistent,
     Device,
     Format,
     MarkIt,
-    Model,
     Out,
     Overwrite,
     Quality,
     complain,
     shown,
+    told_thetas,
 )
-from panini.errors import CheckpointError, ImageError, MissingExtraError
+from panini.errors import CheckpointError, ImageError, MissingExtraError, NoFaceError
 
 if TYPE_CHECKING:
     from panini.batch import Job
-    from panini.restorer import Restoration
+    from panini.restored import Restoration
 
 MODEL = "mobile-sr16"
 
@@ -33,24 +35,26 @@ def upscale(
         typer.Argument(metavar="FACE...", help="Square face crops, FFHQ-aligned, or folders."),
     ],
     out: Out,
-    consistent: Annotated[
-        bool,
-        typer.Option(
-            "--consistent",
-            help="Add what the drawn face, reduced again by 16, lacks of its input.",
-        ),
-    ] = False,
+    consistent: Consistent = False,
     format_: Format = None,
     quality: Quality = None,
     mark: MarkIt = True,
     overwrite: Overwrite = False,
-    model: Model = MODEL,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="A shipped model for sr16, or a .safetensors file.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = MODEL,
     device: Device = "auto",
 ) -> None:
     """Draw small aligned faces 16 times as large: 64 px in, 1024 px out.
 
     As `panini restore --aligned` with the model for it. A face of another side is resized to
-    64 px, with a warning.
+    64 px, with a warning; what shows no face is an error. θ, the share that comes from the face
+    generator, is the same for every face: this network does not look at the degradation.
     """
     from panini.batch import make_plan
 
@@ -70,7 +74,7 @@ def upscale(
                 _check_target(job, overwrite)
                 result = upscale_face(restorer, job.source, consistent=consistent)
                 result.save(job.target, overwrite=overwrite, quality=quality, mark=mark)
-            except (ImageError, MissingExtraError) as error:
+            except (ImageError, NoFaceError, MissingExtraError) as error:
                 complain(str(error))
                 failed += 1
             else:
@@ -100,5 +104,8 @@ def _check_target(job: Job, overwrite: bool) -> None:
 
 
 def _line(job: Job, result: Restoration) -> str:
+    from panini.batch import FaceRecord
+
     width, height = result.photo.size
-    return f"{job.source} -> {job.target}: {width}x{height} px, θ {result.faces[0].theta:.2f}"
+    thetas = told_thetas([FaceRecord.of(face) for face in result.faces])
+    return f"{job.source} -> {job.target}: {width}x{height} px, {thetas}"

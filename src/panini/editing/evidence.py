@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panini.images import RgbImage
-from panini.restorer import RestoredFace
+from panini.restored import RestoredFace
 
 Levels = NDArray[np.float32]
 """float32 (H, W, 3) RGB in levels of 0..255, or (H, W)."""

@@ -14,7 +14,8 @@ from panini.editing.invention import Invention, invention_map
 from panini.editing.variation import Variations, vary
 from panini.images import to_tensor, to_uint8
 from panini.models.fusion import FusionControl, PerLevel
-from panini.restorer import RestoredFace, Restorer
+from panini.restored import RestoredFace
+from panini.restorer import Restorer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,12 +90,12 @@ def _masks(
 ) -> dict[int, NDArray[np.float32]]:
     control = FusionControl(bias=bias) if bias else None
     with torch.inference_mode():
-        degradation = restorer.model.degradation(_lq(restorer, face))
-        masks = restorer.model.fusion.masks(degradation, control)
+        model = restorer.model_of(face)
+        masks = model.fusion.masks(model.degradation(_lq(restorer, face)), control)
     return {level: mask.float().flatten().cpu().numpy() for level, mask in sorted(masks.items())}
 
 
 def _draw(restorer: Restorer, face: RestoredFace, control: FusionControl) -> Image.Image:
     with torch.inference_mode():
-        output = restorer.model(_lq(restorer, face), control=control)
+        output = restorer.model_of(face)(_lq(restorer, face), control=control)
     return Image.fromarray(to_uint8(output.image)[0])

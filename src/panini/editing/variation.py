@@ -28,7 +28,8 @@ from panini.images import to_tensor, to_uint8
 from panini.models.fusion import FusionControl, PerLevel
 from panini.models.mobile_stylegan import MobileStyleGAN
 from panini.models.prior import GanPrior
-from panini.restorer import RestoredFace, Restorer
+from panini.restored import RestoredFace
+from panini.restorer import Restorer
 
 MOST_VARIATIONS = 64
 """More are refused: each costs one or two passes of the network."""
@@ -115,7 +116,7 @@ class _Studio:
     """One face, its result and its evidence, ready to be drawn again."""
 
     def __init__(self, restorer: Restorer, face: RestoredFace, prior_bias: PerLevel) -> None:
-        self.model = restorer.model
+        self.model = restorer.model_of(face)
         self.control = FusionControl(bias=prior_bias) if prior_bias else None
         self.lq = to_tensor(np.asarray(face.lq.convert("RGB"))).to(restorer.device)
         self.evidence: Evidence = evidence_of(face)

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from panini.checkpoints import SPECS
+from panini.drawing import SMALL_FACE
 from panini.editing import heat_map
 from panini.errors import (
     ConfigError,
@@ -33,7 +34,7 @@ from panini.errors import (
     PaniniError,
     ServiceError,
 )
-from panini.restorer import RestoredFace
+from panini.restored import RestoredFace
 from panini.web.limits import BusyError, ForgottenError, TimeLimitError, TooLargeError
 from panini.web.options import ExplainRequest, RestoreRequest, read_options
 from panini.web.service import Explained, Service, Written
@@ -180,7 +181,13 @@ async def _tell(_: Request, error: Exception) -> Response:
 def picture_response(written: Written, name: str | None = None) -> Response:
     """The file itself; with a name, to be saved under it."""
     thetas = ",".join(f"{face.theta:.4f}" for face in written.restoration.faces)
-    headers = {"X-Panini-Faces": str(len(written.restoration.faces)), "X-Panini-Theta": thetas}
+    # A header holds few letters: names of files may have others.
+    models = ",".join(quote(face.model) for face in written.restoration.faces)
+    headers = {
+        "X-Panini-Faces": str(len(written.restoration.faces)),
+        "X-Panini-Theta": thetas,
+        "X-Panini-Models": models,
+    }
     if name is not None:
         headers["Content-Disposition"] = attachment(name)
     headers["Cache-Control"] = "no-store"
@@ -212,8 +219,10 @@ def describe_face(number: int, face: RestoredFace) -> dict[str, Any]:
         "number": number,
         "box": [round(edge, 1) for edge in face.box],
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
+        "model": face.model,
         # A network without masks has none, and JSON no NaN.
         "theta": round(face.theta, 4) if math.isfinite(face.theta) else None,
+        "theta_fixed": face.theta_fixed,
     }
 
 
@@ -231,7 +240,7 @@ def describe_explained(
         "invention_map": heat_map(restored, told.invention.map),
     }
     return {
-        "model": service.restorer.name,
+        "model": explained.face.model,
         "face": describe_face(options.face, explained.face),
         "variations": options.variations,
         "seed": options.seed,
@@ -262,7 +271,7 @@ def describe_service(service: Service) -> dict[str, Any]:
 
 def describe_models(service: Service) -> dict[str, Any]:
     """The model that is loaded, and those that ship with the library."""
-    config = service.restorer.model.config
+    config, small = service.restorer.model.config, service.restorer.drawers.small
     shipped = [
         {"name": name, "licence": spec.licence, "megabytes": _megabytes(spec.path)}
         for name, spec in SPECS.items()
@@ -273,6 +282,7 @@ def describe_models(service: Service) -> dict[str, Any]:
             "task": config.task,
             "face_size": config.out_size,
             "levels": sorted(config.fusion.prior_channels),
+            "small_faces": small and {"name": small.name, "below_px": SMALL_FACE},
         },
         "shipped": shipped,
     }

@@ -24,6 +24,8 @@ class RestoreRequest(Config):
     """Least largest side of a face, px."""
     faces: str | int = "all"
     """all, largest, center, or a face's number."""
+    consistent: bool = False
+    """Faces drawn by super-resolution agree with the photo once they are reduced again."""
     keep_colour: bool = False
     """A grey photo gets its faces' colours."""
     aligned: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageEnhance
 
-from panini.restorer import RestoredFace
+from panini.restored import RestoredFace
 
 PREVIEW_SIDE = 2048
 """Longest side of a photo on the page, px; the download is whole."""

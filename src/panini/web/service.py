@@ -19,7 +19,8 @@ from panini.editing import Explanation, explain
 from panini.errors import NoFaceError, PaniniError
 from panini.images import FORMATS
 from panini.photos import load_photo, suffix_for
-from panini.restorer import Restoration, RestoredFace, Restorer
+from panini.restored import Restoration, RestoredFace
+from panini.restorer import Restorer
 from panini.web.limits import ForgottenError, Limits, TooLargeError
 from panini.web.line import Line
 from panini.web.options import ExplainRequest, RestoreRequest
@@ -216,9 +217,10 @@ class Service:
 
     def _restored(self, path: Path, request: RestoreRequest) -> Restoration:
         photo = load_photo(path, max_pixels=self.limits.max_pixels)
+        restorer = self.restorer.with_consistency(request.consistent)
         if request.aligned:
-            return self.restorer.restore_aligned(photo, prior_bias=request.prior_bias)
-        return self.restorer.restore(
+            return restorer.restore_aligned(photo, prior_bias=request.prior_bias)
+        return restorer.restore(
             photo,
             upscale=request.upscale,
             prior_bias=request.prior_bias,

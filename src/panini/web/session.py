@@ -16,7 +16,8 @@ from PIL import Image
 from panini.editing import BIAS_LIMIT, explain, heat_map, variations
 from panini.errors import ConfigError
 from panini.models.fusion import PerLevel
-from panini.restorer import Restoration, RestoredFace, Restorer
+from panini.restored import Restoration, RestoredFace
+from panini.restorer import Restorer
 from panini.web.pictures import thumbnail, write_preview
 
 
@@ -85,7 +86,7 @@ class Session:
         return [
             (
                 self._picture(thumbnail(face.drawn, chosen=face.chosen)),
-                _caption(face),
+                _caption(face, named=self.restorer.drawers.small is not None),
             )
             for face in self.faces
         ]
@@ -150,7 +151,8 @@ class Session:
         chosen = [face for face in self.faces if face.chosen]
         for face in chosen:
             if face.bias != self.bias:
-                face.plain = face.drawn = redraw_face(self.restorer, face.plain, self.bias)
+                face.plain = self.restorer.draw_again(face.plain, prior_bias=self.bias)
+                face.drawn = face.plain
                 face.bias = self.bias
         result = self.restorer.redraw(self._first, [face.drawn for face in chosen])
         # What the mark tells is what was done last.
@@ -169,17 +171,17 @@ class Session:
         (self._folder / f"after-{self._count - 2}.jpg").unlink(missing_ok=True)
 
 
-def _caption(face: _EditedFace) -> str:
+def _caption(face: _EditedFace, *, named: bool) -> str:
+    """θ of a face, what it is worth, and with `named` which network drew it."""
     if not face.chosen:
         return "left as it was"
+    drawn = face.drawn
+    words = [drawn.model] if named else []
     # A network without masks has no θ.
-    return f"θ {face.drawn.theta:.2f}" if math.isfinite(face.drawn.theta) else "restored"
-
-
-def redraw_face(restorer: Restorer, face: RestoredFace, bias: PerLevel) -> RestoredFace:
-    """The same face, drawn with another bias."""
-    (drawn,) = restorer.restore_aligned(np.asarray(face.lq), prior_bias=bias).faces
-    return replace(face, restored=drawn.restored, theta=drawn.theta)
+    words.append(f"θ {drawn.theta:.2f}" if math.isfinite(drawn.theta) else "restored")
+    if drawn.theta_fixed and math.isfinite(drawn.theta):
+        words.append("the same for every face")
+    return ", ".join(words)
 
 
 def combine_bias(overall: float, levels: Mapping[int, float]) -> PerLevel:
