@@ -6,9 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from panini.errors import ConfigError
-from panini.models.panini_net import PaniniNet
-from panini.training.network import check_lq_size, freeze, trainable, update_ema
+from panini.checkpoints import load_model
+from panini.errors import CheckpointError, ConfigError
+from panini.models.panini_net import PaniniNet, named_config
+from panini.training.network import (
+    StartConfig,
+    build_network,
+    check_lq_size,
+    freeze,
+    trainable,
+    update_ema,
+)
 from panini.training.run import RunConfig
 
 
@@ -61,3 +69,38 @@ def test_what_is_not_trained_is_not_averaged():
     update_ema(ema, net, images=10, half_life=0, nimg=10**6)
     assert torch.equal(ema.weight, net.weight)
     assert torch.equal(ema.bias, before)
+
+
+def test_a_start_may_take_everything_from_one_network(tiny_weights):
+    source = load_model(tiny_weights)
+    fields = {"prior": tiny_weights, "degradation_encoder": tiny_weights}
+    net = build_network(StartConfig(size=str(tiny_weights), **fields), 0)
+    assert net.config == source.config
+    for part in ("prior", "degradation_encoder"):
+        ours, theirs = (getattr(n, part).state_dict() for n in (net, source))
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file"):
+        StartConfig(size="none.safetensors", **fields).shape()
+
+
+def test_a_start_may_leave_out_what_the_size_has(prior, encoder_weights):
+    constant = StartConfig(size="tiny", prior=prior, constant_masks=True)
+    net = build_network(constant, 0)
+    assert net.config.degradation_encoder is None
+    assert net.config.task == "mfr"
+    assert net.degradation_constant.requires_grad
+    both = constant.model_copy(update={"degradation_encoder": encoder_weights})
+    with pytest.raises(ConfigError, match="degradation_encoder: tiny has none, got"):
+        build_network(both, 0)
+    shape = StartConfig(size="mobile-mfr", prior=prior, bands=False).shape()
+    assert named_config("mobile-mfr").bands is not None
+    assert shape.bands is None
+
+
+def test_latent_codes_alone_start_without_image_branches(prior, encoder_weights):
+    fields = {"prior": prior, "degradation_encoder": encoder_weights}
+    net = build_network(StartConfig(size="tiny", fusion_method="latent", **fields), 0)
+    assert list(net.fusion.parameters()) == []
+    rest, masks = trainable(net)
+    assert {id(p) for p in rest} == {id(p) for p in net.encoder.parameters()}
+    assert masks == []

@@ -82,6 +82,21 @@ def test_the_prior_is_trained_where_the_recipe_says_so(kit, recipe):
     assert rates == pytest.approx([1e-3, 3e-3, 1e-4])
 
 
+def test_the_degradation_encoder_is_trained_where_the_recipe_says_so(kit, recipe, prior):
+    stage = RestorationStage(recipe(train_degradation_encoder=0.5))
+    before = kit.copy_of(stage.net)
+    stage.step(kit.batch(stage), 0, 0)
+    changed = kit.changed(stage.net, before)
+    assert {name.split(".")[0] for name in changed} == {"encoder", "fusion", "degradation_encoder"}
+    assert not any("running" in name or "head" in name for name in changed)
+    assert kit.changed(stage.ema, before) == changed
+    rates = [group["initial_lr"] for group in stage.optimizers["net"].param_groups]
+    assert rates == pytest.approx([1e-3, 3e-3, 5e-4])
+    start = {"size": "tiny", "prior": prior, "constant_masks": True}
+    with pytest.raises(ConfigError, match="train_degradation_encoder: this network has no degrad"):
+        RestorationStage(recipe(init=None, start=start, train_degradation_encoder=0.5))
+
+
 def test_losses_fall_on_a_batch_seen_again(kit, recipe):
     stage = RestorationStage(recipe(window=64))
     batch = kit.batch(stage)

@@ -66,7 +66,7 @@ def lines(config) -> list[dict]:
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("method", ["dafi", "concat"])
+@pytest.mark.parametrize("method", ["dafi", "concat", "latent"])
 def test_a_network_goes_through_both_stages(
     kit, recipe, prior_group, shard_group, vgg, tmp_path, method
 ):
@@ -101,10 +101,11 @@ def test_a_network_goes_through_both_stages(
     before = kit.copy_of(stage.net)
     assert fit(stage, second)
     changed = {name.split(".")[0] for name in kit.changed(stage.net, before)}
-    assert changed == {"encoder", "fusion", "bands", "degradation_constant"}
+    fused = set() if method == "latent" else {"fusion"}  # latent codes alone have no weights
+    assert changed == {"encoder", "bands", "degradation_constant"} | fused
     # Where the fusion weighs nothing, there is no θ to log: NaN is not JSON.
     for config in (first, second):
-        assert any(("theta" in line) == (method == "dafi") for line in lines(config))
+        assert any(("theta" in line) == (method != "concat") for line in lines(config))
     trained = load_model(second.out / WEIGHTS)
     with torch.inference_mode():
         output = trained(torch.zeros(2, 3, 64, 64))

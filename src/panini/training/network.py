@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from panini.checkpoints import load_model, load_state, load_tensors
+from panini.checkpoints import load_model
 from panini.config import Config
 from panini.data import load_live_prior
 from panini.errors import ConfigError
-from panini.models.degradation_encoder import DegradationEncoderConfig
 from panini.models.fusion import SeparableBranch
 from panini.models.mobile_encoder import MobileEncoder
 from panini.models.panini_net import PaniniConfig, PaniniNet, named_config
 from panini.models.prior import GanPrior
 from panini.training.config import RunConfig
+from panini.training.probe import load_degradation_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ WEIGHTS = "panini.safetensors"
 """What the stages that train a whole network leave for the next one."""
 
 
-FusionMethod = Literal["dafi", "concat", "modulation", "noise"]
-"""Those of `models.fusion` that join features; "latent" has none to learn on."""
+FusionMethod = Literal["dafi", "concat", "modulation", "noise", "latent"]
+"""Those of `models.fusion`."""
 
 
 class TransferConfig(Config):
@@ -46,15 +46,20 @@ class StartConfig(Config):
     """A network of a named size with a trained prior and degradation encoder."""
 
     size: str = "mobile-mfr"
-    """Named size of the network."""
+    """Named size of the network, or weights (.safetensors) whose shape it takes."""
     fusion_method: FusionMethod = "dafi"
     """How its two sources are joined; all but "dafi" are there to compare with."""
     prior: Path
     """The converted prior, a network that has it, or a shipped model's name."""
     degradation_encoder: Path | None = None
-    """Weights of stage 1; None for sizes that have no degradation encoder."""
+    """Weights of stage 1, a network that has it, or a shipped model's name; None for sizes that
+    have no degradation encoder."""
     transfer: TransferConfig | None = None
     """Where else the network starts from; None = nowhere, as in the paper."""
+    constant_masks: bool = False
+    """A learned constant takes v_DR's place, also where the size has a degradation encoder."""
+    bands: bool = True
+    """False: without the interpolation by bands, where the size has it; the paper has none."""
 
     def shape(self) -> PaniniConfig:
         """The configuration of the network.
@@ -62,11 +67,23 @@ class StartConfig(Config):
         Raises:
             ConfigError: The size is unknown.
         """
-        try:
-            config = named_config(self.size)
-        except ValueError as error:
-            raise ConfigError(f"size: {error}") from error
-        return replace(config, fusion=replace(config.fusion, method=self.fusion_method))
+        config = _config_of(self.size)
+        return replace(
+            config,
+            fusion=replace(config.fusion, method=self.fusion_method),
+            degradation_encoder=None if self.constant_masks else config.degradation_encoder,
+            bands=config.bands if self.bands else None,
+        )
+
+
+def _config_of(size: str) -> PaniniConfig:
+    """That of a named size, or of a file."""
+    if size.endswith(".safetensors"):
+        return load_model(size).config
+    try:
+        return named_config(size)
+    except ValueError as error:
+        raise ConfigError(f"size: {error}") from error
 
 
 def build_network(config: StartConfig, seed: int) -> PaniniNet:
@@ -132,10 +149,10 @@ def _load_degradation_encoder(net: PaniniNet, config: StartConfig) -> None:
         )
     if path is None:
         return
-    state, meta = load_tensors(path, kind="degradation-encoder")
-    if DegradationEncoderConfig(**meta["config"]) != wanted:
-        raise ConfigError(f"{path}: a {meta['config']} encoder, but {config.size} has {wanted}")
-    load_state(net.degradation_encoder, state, path)
+    found = load_degradation_encoder(path)
+    if found.config != wanted:
+        raise ConfigError(f"{path}: a {found.config} encoder, but {config.size} has {wanted}")
+    net.degradation_encoder.load_state_dict(found.state_dict())
 
 
 @torch.no_grad()
@@ -174,7 +191,10 @@ def start_from_prior(net: PaniniNet, num_samples: int = 64, seed: int = 0) -> No
 
 
 def _has_statistics(net: PaniniNet, level: int) -> bool:
-    return isinstance(net.fusion.convs[str(level)], SeparableBranch)
+    # Latent codes alone need no image branch.
+    return str(level) in net.fusion.convs and isinstance(
+        net.fusion.convs[str(level)], SeparableBranch
+    )
 
 
 def freeze(net: PaniniNet) -> PaniniNet:

@@ -7,6 +7,7 @@ cells, everything is whole, as in the paper. What the paper does not have is off
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -117,6 +118,9 @@ class RestorationRunConfig(RunConfig):
     """Learning rate of the mask MLPs, as a factor."""
     train_prior: float = Field(default=0.0, ge=0)
     """Learning rate of the prior, as a factor; 0 = frozen."""
+    train_degradation_encoder: float = Field(default=0.0, ge=0)
+    """Learning rate of the degradation encoder, as a factor; 0 = frozen, as in the paper. Its batch
+    norms keep their statistics either way."""
     patch: int = 128
     """Largest side that the perceptual loss sees, px; larger comparisons are cropped."""
 
@@ -192,8 +196,8 @@ class RestorationStage(Stage):
         self.engine = Engine(config)
         self.net = freeze(_first_network(config))
         check_lq_size(self.net, config)
-        _check_sizes(self.net, config)
-        self.ema = _first_network(config).requires_grad_(False).eval()
+        _check_recipe(self.net, config)
+        self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
         for net in (self.net, self.ema):
             net.to(self.engine.device)
             self.engine.place(net.encoder)
@@ -202,6 +206,10 @@ class RestorationStage(Stage):
         if config.train_prior:
             self.net.prior.requires_grad_(True)
             groups.append((list(self.net.prior.parameters()), config.train_prior))
+        if config.train_degradation_encoder:
+            self.net.degradation_encoder.requires_grad_(True)
+            learned = list(self.net.degradation_encoder.parameters())
+            groups.append((learned, config.train_degradation_encoder))
         self.engine.add_optimizer("net", *groups)
         self.perceptual = Perceptual(config.perceptual)
         self.engine.place(self.perceptual)
@@ -378,7 +386,10 @@ def _first_network(config: RestorationRunConfig) -> PaniniNet:
     return load_model(config.init)
 
 
-def _check_sizes(net: PaniniNet, config: RestorationRunConfig) -> None:
+def _check_recipe(net: PaniniNet, config: RestorationRunConfig) -> None:
+    """Refuse what the recipe asks of a network that has it not."""
+    if config.train_degradation_encoder and net.config.degradation_encoder is None:
+        raise ConfigError("train_degradation_encoder: this network has no degradation encoder")
     known = [2**k for k in range(7, 11) if 2**k <= net.config.out_size]
     for phase in config.phases:
         if phase.size is not None and phase.size not in known:

@@ -152,6 +152,8 @@ class WarmupStage(Stage):
             deviation = truth[level].float().std(dim=(0, 2, 3), keepdim=True) + 1e-2
             # A robust error: single channels of the prior have very long tails.
             for found, errors in ((image, image_error), (fused, fused_error)):
+                if not found.numel():  # latent codes alone use no image feature
+                    continue
                 scaled = (found.float() - truth[level].float()) / deviation
                 errors.append(nn.functional.smooth_l1_loss(scaled, torch.zeros_like(scaled)))
             return fused
@@ -159,7 +161,7 @@ class WarmupStage(Stage):
         net.prior.synthesis(encoded.ws, size=2 * max(net.prior.channels), fuse=fuse)
         figures = {
             "latent": self.latents.error(encoded.ws.float(), w),
-            "image": torch.stack(image_error).mean(),
+            "image": torch.stack(image_error).mean() if image_error else lq.new_zeros(()),
             "fused": torch.stack(fused_error).mean(),
         }
         return figures | ({"theta": masks[max(masks)].mean()} if masks else {})
