@@ -22,7 +22,7 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "warmup": WarmupRunConfig,
     "restoration": RestorationRunConfig,
 }
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "study")
 
 
 def load(path: Path) -> RunConfig:

@@ -1,0 +1,91 @@
+"""`panini reproduce`: the paper's tables and figures, on any data, at any budget."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.logging import RichHandler
+
+
+def reproduce(
+    what: Annotated[
+        str,
+        typer.Argument(help="table1, table2, table3, table4, figure7, beyond, or all."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study: runs, evaluations, tables.")],
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="smoke|laptop|paper|FILE",
+            help="smoke: tiny networks that learn nothing, in seconds, to try the command. laptop: "
+            "the shipped size on two CPU cores. paper: the paper's recipes. Or a YAML file.",
+        ),
+    ] = "laptop",
+    data: Annotated[
+        Path | None, typer.Option(help="Faces to compare on: a tar shard or a folder.")
+    ] = None,
+    metrics_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the frozen networks that supervise and measure."),
+    ] = None,
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(help="Faces to train on, in place of the recipes': shards or folders."),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Folder of other restorers' official weights: GFPGAN*.pth, GPEN*.pth."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Network of table 4, figure 7 and the levels, in place of the budget's.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROW",
+            help="Make only these rows: dafi, concat, modulation, noise, latent, shipped, "
+            "official, pulse; of beyond: levels, pairs, masks, dre. A table tells of all that is "
+            "ready.",
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images of each run, in place of the recipes'.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Make the paper's tables and figures anew. To go on, give the same command again.
+
+    Each run is a folder of OUT/runs that resumes, with its recipe; a finished one is not run again.
+    OUT/NAME.json and OUT/NAME.md have the numbers, intervals, seeds and the command.
+    """
+    from panini.reproduce import Options, load_budget
+    from panini.reproduce import reproduce as run
+    from panini.runtime import keep_memory
+
+    handler = RichHandler(show_path=False, markup=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    keep_memory()
+    options = Options(
+        budget=load_budget(budget),
+        out=out,
+        data=data,
+        metrics_dir=metrics_dir,
+        train=tuple(train or ()),
+        models=models,
+        model=model,
+        only=tuple(only or ()),
+        images=images,
+        device=device,
+        command=shlex.join(["panini", *sys.argv[1:]]),
+    )
+    for path in run(what, options):
+        typer.echo(str(path))

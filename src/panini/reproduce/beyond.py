@@ -1,0 +1,203 @@
+"""Beyond the paper: what its claims rest on, each part a table of its own.
+
+levels: what each fused level contributes. pairs: UDRL's against DASR's. masks: by degradation
+against constant ones. dre: the degradation encoder frozen, as in the paper, against trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from panini.evaluation import FaceRow, network_system, read_faces
+from panini.evaluation.systems import INPUTS
+from panini.evaluation.tables import table as grid
+from panini.models.fusion import FusionControl
+from panini.reproduce.fusion import METHODS, network_entry
+from panini.reproduce.result import Row, Table, measured
+from panini.reproduce.sheets import keep_sheet
+from panini.reproduce.study import Study, Trained
+from panini.training.degradation import WEIGHTS as ENCODER
+from panini.training.degradation import DegradationRunConfig
+from panini.training.probe import TARGETS, ProbeReport, load_degradation_encoder, probe
+
+OPEN = 30.0
+"""A bias on the logits of the masks that leaves nothing of the other source."""
+
+
+def beyond(study: Study) -> list[Path]:
+    """Make the parts that are asked for; returns the files."""
+    return [path for name in study.chosen(PARTS) for path in PARTS[name](study)]
+
+
+# ----------------------------------------------------------------------------------------------
+# What each level contributes
+
+
+def levels(study: Study) -> list[Path]:
+    """Force the masks of one level to the prior, or to the image; nothing is trained."""
+    net, name = study.masked_network()
+    size = study.config.evaluation.size
+    bare = copy.deepcopy(net)
+    bare.bands = None
+    systems = {"whole": network_system(net, "whole", size=size)}
+    labels = {"whole": f"{name}, whole"}
+    if net.bands is not None:
+        # Bands follow the bias of their level: without them only the fusion differs.
+        systems["without bands"] = network_system(bare, "without bands", size=size)
+        labels["without bands"] = "without the bands of the photo"
+    reference = list(systems)[-1]
+    for level, (source, bias) in itertools.product(
+        net.fusion.levels, (("prior", OPEN), ("image", -OPEN))
+    ):
+        key = f"{level} px {source}"
+        control = FusionControl(bias={level: bias})
+        systems[key] = network_system(bare, key, size=size, control=control)
+        labels[key] = f"level {level} px takes the {source} alone"
+    report = study.evaluate("levels", "mfr", list(systems.values()), faces=study.config.level_faces)
+    first = INPUTS["mfr"]
+    rows = [measured(Row(label=first, system=first, source="no restorer"), report)]
+    rows += [
+        measured(Row(label=label, system=key, source=name), report, reference)
+        for key, label in labels.items()
+    ]
+    table = Table(
+        name="beyond-levels",
+        title="What each fused level contributes",
+        about=study.about("mfr") | {"network": name},
+        rows=rows,
+        reference=reference,
+        notes=[
+            "Nothing is trained: the masks of one level are forced to one source, and the other "
+            "levels stay. A network that had learned without a level might do better without it.",
+        ],
+    )
+    return [*study.write(table), *keep_sheet(study, "levels", "beyond-levels")]
+
+
+# ----------------------------------------------------------------------------------------------
+# Variants of one run
+
+
+def masks(study: Study) -> list[Path]:
+    """Masks that follow v_DR against masks that a learned constant makes."""
+    start = {"fusion_method": "dafi", "constant_masks": True, "degradation_encoder": None}
+    run = study.restoration("mfr", "mfr-constant", start)
+    title = "Masks by degradation against constant masks"
+    return _variant(study, "masks", title, (run, "constant", "masks of a learned constant"))
+
+
+def dre(study: Study) -> list[Path]:
+    """The degradation encoder frozen, as in the paper, against trained with the rest."""
+    start = {"fusion_method": "dafi"}
+    run = study.restoration("mfr", "mfr-dre", start, train_degradation_encoder=1.0)
+    title = "The degradation encoder frozen against trained"
+    return _variant(study, "dre", title, (run, "dre", "degradation encoder trained too"))
+
+
+def _variant(study: Study, name: str, title: str, variant: tuple[Trained, str, str]) -> list[Path]:
+    """DAFI's run beside one that differs from it in one thing: (run, system, label)."""
+    ours = study.restoration("mfr", "mfr-dafi", {"fusion_method": "dafi"})
+    entries = [
+        network_entry(study, ours, "dafi", f"{METHODS['dafi']}: as in the paper"),
+        network_entry(study, *variant),
+    ]
+    report = study.evaluate("mfr", "mfr", [entry.system for entry in entries])
+    rows = [measured(entry.row, report, "dafi") for entry in entries]
+    thetas = {row.system: _spread(report.rows[row.system]) for row in rows}
+    table = Table(
+        name=f"beyond-{name}",
+        title=title,
+        about=study.about("mfr"),
+        rows=rows,
+        reference="dafi",
+        notes=["The rows share all but this: recipe, seed, faces, number of images, start."],
+        more={"theta": {key: {"mean": m, "deviation": s} for key, (m, s) in thetas.items()}},
+        sections=[
+            grid(
+                ("system", "mean θ", "deviation over faces"),
+                [(key, f"{m:.3f}", f"{s:.3f}") for key, (m, s) in thetas.items()],
+            )
+        ],
+    )
+    return study.write(table)
+
+
+def _spread(faces: Sequence[FaceRow]) -> tuple[float, float]:
+    values = [face.theta for face in faces]
+    return float(np.mean(values)), float(np.std(values))
+
+
+# ----------------------------------------------------------------------------------------------
+# Pairs of the contrastive loss
+
+
+def pairs(study: Study) -> list[Path]:
+    """Degradation encoders that learned from UDRL's pairs and from DASR's, probed."""
+    config = study.config.probe
+    faces = [image for _, image in itertools.islice(read_faces(study.data), config.faces)]
+    found: dict[str, ProbeReport] = {}
+    for kind in ("udrl", "dasr"):
+        changes = _one_face_a_pair(study.budget.degradation) if kind == "dasr" else {}
+        run = study.degradation(f"pairs-{kind}", pairs=kind, crop=study.config.crop, **changes)
+        found[kind] = probe(
+            load_degradation_encoder(run.folder / ENCODER),
+            faces,
+            size=config.size,
+            views=config.views,
+            seed=study.config.evaluation.seed,
+        )
+    counted = {"pairs a run": study.budget.degradation.images // 2, "crop": study.config.crop}
+    table = Table(
+        name="beyond-pairs",
+        title="Pairs of the contrastive loss: UDRL's against DASR's",
+        about=study.about() | counted,
+        notes=[
+            "UDRL's pairs are crops of different faces under one degradation, DASR's two crops of "
+            "one face; the runs share recipe, seed, number of pairs, of steps and of negatives.",
+            f"{len(faces)} faces at {config.size} px under {config.views} degradations each. R² is "
+            "that of a linear probe on faces that it did not see; same face: how often the nearest "
+            "vector under another degradation is of the same face. The paper claims that its pairs "
+            "teach the degradation (R² high) and not the face (same face near chance).",
+        ],
+        more={"probes": {kind: report.to_dict() for kind, report in found.items()}},
+        sections=[_probes(found)],
+    )
+    return study.write(table)
+
+
+def _one_face_a_pair(recipe: DegradationRunConfig) -> dict[str, Any]:
+    """Half of the faces: DASR's pairs take one each."""
+    groups = [group.model_copy(update={"count": group.count // 2}) for group in recipe.data.groups]
+    data = recipe.data.model_copy(update={"groups": tuple(groups)})
+    return {"data": data, "images": recipe.images // 2}
+
+
+def _probes(found: Mapping[str, ProbeReport]) -> str:
+    head = ("pairs", "space", *TARGETS, "same face", "chance")
+    rows = [
+        (
+            kind.upper(),
+            space,
+            *(f"{part.r2[target]:.2f}" for target in TARGETS),
+            f"{100 * part.same_face:.1f} %",
+            f"{100 * report.chance:.2f} %",
+        )
+        for kind, report in found.items()
+        for space, part in (("v_DR", report.v_dr), ("contrast", report.contrast))
+    ]
+    return grid(head, rows)
+
+
+PARTS: dict[str, Callable[[Study], list[Path]]] = {
+    "levels": levels,
+    "pairs": pairs,
+    "masks": masks,
+    "dre": dre,
+}
+"""What `--only` can name."""

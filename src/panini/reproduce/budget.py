@@ -1,0 +1,136 @@
+"""What a study may cost: the budgets smoke, laptop and paper, or a YAML file of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from panini.config import Config, load_config
+from panini.errors import ConfigError
+from panini.evaluation.plan import known_metrics
+from panini.models.panini_net import Task
+from panini.training.degradation import DegradationRunConfig
+from panini.training.restoration import RestorationRunConfig
+
+NAMES = ("smoke", "laptop", "paper")
+FOLDER = Path("configs", "study")
+_CHECKOUT = Path(__file__).parents[3]
+
+
+class EvaluationConfig(Config):
+    """How networks are compared."""
+
+    faces: int | None = Field(default=None, gt=0)
+    """The first so many of the data; None = all."""
+    batch: int = Field(default=4, gt=0)
+    """Faces at a time."""
+    size: int | None = None
+    """Side of the restored faces, px; None = the network's own."""
+    metrics: tuple[str, ...] | None = None
+    """None = all that a task has."""
+    seed: int = Field(default=0, ge=0)
+    """Of the degradations."""
+
+    def metrics_of(self, task: Task) -> tuple[str, ...]:
+        """The metrics without those that only the other task has."""
+        if self.metrics is None:
+            return ("all",)
+        other: Task = "mfr" if task == "sr16" else "sr16"
+        foreign = set(known_metrics(other)) - set(known_metrics(task))
+        return tuple(name for name in self.metrics if name not in foreign)
+
+
+class PulseRowConfig(Config):
+    """The row of latent optimisation, which is slow: few faces."""
+
+    faces: int = Field(default=8, gt=0)
+    steps: int = Field(default=100, gt=0)
+    """Of the optimisation of a face."""
+
+
+class ProbeConfig(Config):
+    """How degradation encoders are probed, see `training.probe`."""
+
+    faces: int = Field(default=200, ge=20)
+    size: int = Field(default=256, gt=0)
+    """Side at which faces are degraded, px."""
+    views: int = Field(default=6, ge=2)
+    """Degradations of each face."""
+
+
+class BudgetConfig(Config):
+    """A budget as its YAML file has it; recipes are named relative to that file."""
+
+    restoration: dict[Task, Path]
+    """Recipes of the restoration stage, from a `start`; one run for every method."""
+    degradation: Path
+    """Recipe of the degradation stage, for the study of its pairs."""
+    crop: int = Field(gt=0)
+    """Side that both kinds of pairs see, px: DASR's need patches."""
+    network: str | None = None
+    """What table 4, figure 7 and the levels are measured on: a shipped model or a file. None = the
+    study's own run of DAFI."""
+    seed: int = 0
+    """Of every run."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    theta_faces: int | None = Field(default=None, gt=0)
+    """Faces of table 4; None = all."""
+    level_faces: int | None = Field(default=None, gt=0)
+    """Faces on which levels are left out; None = as `evaluation`."""
+    figure_faces: int = Field(default=2, gt=0)
+    """Faces of figure 7."""
+    pulse: PulseRowConfig = PulseRowConfig()
+    probe: ProbeConfig = ProbeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A budget with its recipes."""
+
+    name: str
+    config: BudgetConfig
+    restoration: dict[Task, RestorationRunConfig]
+    degradation: DegradationRunConfig
+
+
+def load_budget(name: str) -> Budget:
+    """A budget by its name or by the path of its YAML file.
+
+    Raises:
+        ConfigError: The name is unknown, or a file is missing or wrong.
+    """
+    path = _find(name)
+    config = load_config(path, BudgetConfig)
+    restoration: dict[Task, RestorationRunConfig] = {
+        task: _recipe(path.parent / recipe, task) for task, recipe in config.restoration.items()
+    }
+    degradation = load_config(path.parent / config.degradation, DegradationRunConfig)
+    return Budget(name=path.stem, config=config, restoration=restoration, degradation=degradation)
+
+
+def _recipe(path: Path, task: Task) -> RestorationRunConfig:
+    recipe = load_config(path, RestorationRunConfig)
+    if recipe.start is None:
+        raise ConfigError(f"{path}: a study begins with a `start`, found `init`")
+    if recipe.data.task != task:
+        raise ConfigError(f"{path}: data.task: expected {task}, found {recipe.data.task}")
+    return recipe
+
+
+def _find(name: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in NAMES:
+        raise ConfigError(
+            f"budget {name}: unknown; expected one of {', '.join(NAMES)}, or a YAML file"
+        )
+    places = [folder / FOLDER / f"{name}.yaml" for folder in (Path(), _CHECKOUT)]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"{places[0]}: no such file; run the command in a checkout of panini-net, or give the "
+        "budget's YAML file"
+    )

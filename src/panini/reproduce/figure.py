@@ -1,0 +1,72 @@
+"""Figure 7: what the prior's features and the image's features draw alone, at four rates."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from panini.data import resize as resize_image
+from panini.evaluation import read_faces
+from panini.evaluation.cases import THETA_RATES, at_rate
+from panini.evaluation.sheet import picture_table
+from panini.evaluation.sizes import DEGRADED_SIZE, resize
+from panini.images import RgbImage, to_tensor, to_uint8
+from panini.models.fusion import FusionControl
+from panini.models.panini_net import PaniniNet
+from panini.reproduce.sheets import write_picture
+from panini.reproduce.study import Study
+
+COLUMNS: dict[str, FusionControl | None] = {
+    "Y": None,
+    "Y of the prior's features": FusionControl(image_gain=0.0),
+    "Y of the image's features": FusionControl(prior_gain=0.0),
+}
+"""Y, Y_GPB (F_IFE = 0) and Y_IFE (F_GPB = 0), as Eq. 12 and 13 make them."""
+DRAWN_SIZE = 256
+"""Side of the restored faces, px: that of the sheet's tiles."""
+
+
+def figure(study: Study) -> list[Path]:
+    """Draw figure 7 on faces of the network's prior, and on the data if there is; the files."""
+    net, _ = study.masked_network()
+    count, seed = study.config.figure_faces, study.config.evaluation.seed
+    files = [
+        write_picture(study.out / "figure7.png", sheet(net, prior_faces(net, count, seed), seed))
+    ]
+    if study.options.data is not None:
+        faces = itertools.islice(read_faces(study.data), count)
+        files.append(write_picture(study.out / "figure7-data.png", sheet(net, faces, seed)))
+    return files
+
+
+@torch.inference_mode()
+def prior_faces(net: PaniniNet, count: int, seed: int) -> Iterator[tuple[str, RgbImage]]:
+    """New faces of a network's prior, which show nobody."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, net.prior.z_dim, generator=generator)
+    for index, one in enumerate(z.split(1)):
+        w = net.prior.mapping(one.to(net.prior.w_avg.device), 0.7)
+        (face,) = to_uint8(net.prior.synthesis(net.prior.broadcast(w)))
+        yield f"synthetic {index}", face
+
+
+@torch.inference_mode()
+def sheet(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], seed: int) -> Image.Image:
+    """Rows: each face at each rate; columns: input, and `COLUMNS`."""
+    device = next(net.parameters()).device
+    rows = []
+    for key, image in faces:
+        gt = resize_image(image, DEGRADED_SIZE)
+        for rate in THETA_RATES:
+            lq = at_rate(key, gt, seed, rate)
+            given = resize(to_tensor(lq).to(device), net.config.in_size)
+            size = min(DRAWN_SIZE, net.config.out_size)
+            outputs = [net(given, control, size=size) for control in COLUMNS.values()]
+            drawn = [picture for out in outputs for picture in to_uint8(out.image)]
+            theta = outputs[0].theta.item()
+            rows.append((f"r = {rate}   theta {theta:.2f}", (lq, *drawn, gt)))
+    return picture_table(("X", *COLUMNS, "truth"), rows, 192)

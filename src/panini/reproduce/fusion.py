@@ -1,0 +1,196 @@
+"""Tables 1 to 3: Panini-Net beside its peers, and the fusion study.
+
+Official weights of the peers, where the user has them; and for everyone the same encoder, prior,
+faces, seed and number of images, where only the way of fusing differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from panini.checkpoints import load_model
+from panini.evaluation import System, network_system
+from panini.evaluation.systems import INPUTS
+from panini.models.panini_net import PaniniNet, Task
+from panini.reproduce.others import OFFICIAL, PULSE, official_rows, pulse_row
+from panini.reproduce.result import Row, Table, measured
+from panini.reproduce.sheets import keep_sheet
+from panini.reproduce.study import Study, Trained
+
+METHODS: dict[str, str] = {
+    "dafi": "DAFI (Panini-Net)",
+    "concat": "concatenation and convolution (GLEAN)",
+    "modulation": "channel-split modulation (GFP-GAN)",
+    "noise": "noise input (GPEN)",
+    "latent": "latent codes only (pSp)",
+}
+"""Fusion method → what it is, and whose."""
+
+SHIPPED = "shipped"
+"""`--only`: the network that ships, which had other training than the rows of the study."""
+
+NOTES = [
+    "The rows trained here share the recipe, the seed, the faces and their order, the number of "
+    "images, the prior and the encoder's start; only the way of fusing differs. They say which way "
+    "of fusing learns faster at this budget, not which is best in the end.",
+    "The encoder starts from a network that learned beside DAFI: that is a head start for what "
+    "reads its features as DAFI does (DAFI, concatenation).",
+    "Intervals are 95 %, from the bootstrap over faces; runs were made with one seed, so the "
+    "spread between seeds is not in them.",
+    "Distances of sets carry the network's name and are biased upwards for few faces: compare rows "
+    "of this table only.",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spec:
+    """What one of the tables compares."""
+
+    title: str
+    task: Task
+    methods: tuple[str, ...]
+    others: bool
+    """Whether peers and latent optimisation have rows."""
+    published: list[tuple[str, ...]]
+
+
+TABLES: dict[str, _Spec] = {
+    "table1": _Spec(
+        title="Table 1: restoration of many degradations",
+        task="mfr",
+        methods=tuple(METHODS),
+        others=True,
+        published=[
+            ("method", "PSNR ↑", "FID ↓", "LPIPS ↓"),
+            ("GFP-GAN", "17.22", "34.61", "0.4150"),
+            ("GPEN", "17.91", "32.03", "0.4355"),
+            ("Panini-Net", "18.01", "24.66", "0.4470"),
+        ],
+    ),
+    "table2": _Spec(
+        title="Table 2: 16× super-resolution",
+        task="sr16",
+        methods=tuple(METHODS),
+        others=True,
+        published=[
+            ("method", "PSNR ↑", "FID ↓", "LPIPS ↓"),
+            ("pSp", "12.90", "47.65", "0.6529"),
+            ("GLEAN", "21.66", "19.76", "0.4013"),
+            ("Panini-Net", "21.19", "16.77", "0.3886"),
+        ],
+    ),
+    "table3": _Spec(
+        title="Table 3: DAFI against concatenation and convolution",
+        task="sr16",
+        methods=("dafi", "concat"),
+        others=False,
+        published=[
+            ("method", "PSNR ↑", "FID ↓"),
+            ("Panini-Net with Cat-Conv", "21.17", "18.41"),
+            ("Panini-Net with DAFI", "21.19", "16.77"),
+        ],
+    ),
+}
+
+
+class _Entry(NamedTuple):
+    """A row to be measured, and its system."""
+
+    row: Row
+    system: System
+
+
+def rows_of(name: str) -> tuple[str, ...]:
+    """What `--only` can name of a table."""
+    spec = TABLES[name]
+    return (*spec.methods, *((SHIPPED, OFFICIAL, PULSE) if spec.others else ()))
+
+
+def fusion_table(study: Study, name: str) -> list[Path]:
+    """Train what is not trained yet, compare, and write one of `TABLES`; returns the files."""
+    spec = TABLES[name]
+    chosen = study.chosen(rows_of(name))
+    entries = [_trained(study, spec.task, method) for method in _ready(study, spec, chosen)]
+    absent: dict[str, str] = {}
+    if SHIPPED in chosen or study.is_measured(spec.task, SHIPPED):
+        entries += _shipped(study, spec.task)
+    if OFFICIAL in chosen:
+        found, absent = official_rows(study, spec.task)
+        entries += [_Entry(*pair) for pair in found]
+    reference = "dafi" if any(entry.row.system == "dafi" for entry in entries) else None
+    rows = _measured(study, spec.task, entries, reference)
+    if PULSE in chosen or study.is_measured(f"{spec.task}-{PULSE}", PULSE):
+        rows.append(pulse_row(study, spec.task))
+    table = Table(
+        name=name,
+        title=spec.title,
+        about=study.about(spec.task),
+        rows=rows,
+        reference=reference,
+        published=spec.published,
+        absent=absent,
+        notes=NOTES,
+    )
+    return [*study.write(table), *keep_sheet(study, spec.task, name)]
+
+
+def _measured(
+    study: Study, task: Task, entries: Sequence[_Entry], reference: str | None
+) -> list[Row]:
+    """The rows, the input first."""
+    if not entries:
+        return []
+    report = study.evaluate(task, task, [entry.system for entry in entries])
+    first = INPUTS[task]
+    rows = [Row(label=first, system=first, source="no restorer")]
+    rows += [entry.row for entry in entries]
+    return [measured(row, report, None if row.system == first else reference) for row in rows]
+
+
+def _ready(study: Study, spec: _Spec, chosen: Iterable[str]) -> list[str]:
+    """Methods that are asked for or trained already, in the table's order."""
+    wanted = set(chosen)
+    return [m for m in spec.methods if m in wanted or study.is_done(f"{spec.task}-{m}")]
+
+
+def _trained(study: Study, task: Task, method: str) -> _Entry:
+    run = study.restoration(task, f"{task}-{method}", {"fusion_method": method})
+    return network_entry(study, run, method, METHODS[method])
+
+
+def network_entry(study: Study, run: Trained, name: str, label: str) -> _Entry:
+    """A run's network as a row."""
+    net = load_model(run.weights).to(study.device)
+    row = Row(
+        label=label,
+        system=name,
+        source="trained here",
+        images=run.images,
+        seconds=run.seconds,
+    )
+    return _entry(study, net, row)
+
+
+def _shipped(study: Study, task: Task) -> list[_Entry]:
+    """The network that the budget names, if it is for the task."""
+    if study.network_name is None:
+        return []
+    net = load_model(study.network_name).to(study.device)
+    if net.config.task != task:
+        return []
+    row = Row(
+        label=f"{study.network_name}, as it ships",
+        system=SHIPPED,
+        source="other training, more images",
+    )
+    return [_entry(study, net, row)]
+
+
+def _entry(study: Study, net: PaniniNet, row: Row) -> _Entry:
+    """With what a network weighs."""
+    whole, fusion = (sum(p.numel() for p in part.parameters()) for part in (net, net.fusion))
+    row = replace(row, parameters=whole, fusion_parameters=fusion)
+    return _Entry(row, network_system(net, row.system, size=study.config.evaluation.size))

@@ -1,0 +1,73 @@
+"""What can be reproduced, in the order of what it costs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from panini.errors import ConfigError
+from panini.reproduce import beyond
+from panini.reproduce.figure import figure
+from panini.reproduce.fusion import TABLES, fusion_table, rows_of
+from panini.reproduce.study import Options, Study
+from panini.reproduce.theta import theta_table
+
+logger = logging.getLogger(__name__)
+
+ALL = "all"
+
+PARTS: dict[str, Callable[[Study], list[Path]]] = {
+    "table4": theta_table,
+    "figure7": figure,
+    "table3": partial(fusion_table, name="table3"),
+    "table2": partial(fusion_table, name="table2"),
+    "table1": partial(fusion_table, name="table1"),
+    "beyond": beyond.beyond,
+}
+"""Name → what makes it; table 3 is two rows of table 2, and beyond goes on from table 1."""
+
+
+def reproduce(what: str, options: Options) -> list[Path]:
+    """Make a table, a figure, or all; what is there is not made again.
+
+    Args:
+        what: One of `PARTS`, or "all".
+        options: Budget, folders, data.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: An unknown part or row, or a folder of another budget.
+        PaniniError: Data, weights or runs that do not fit.
+    """
+    if what != ALL and what not in PARTS:
+        raise ConfigError(f"{what}: unknown; expected one of {', '.join(PARTS)}, {ALL}")
+    names = list(PARTS) if what == ALL else [what]
+    _check_only(options.only, names)
+    study = Study(options)
+    files = []
+    for name in names:
+        if options.only and not set(options.only) & set(_rows(name)):
+            continue
+        logger.info("%s", name)
+        files += PARTS[name](study)
+    return files
+
+
+def _rows(name: str) -> tuple[str, ...]:
+    """What `--only` can name of a part."""
+    if name in TABLES:
+        return rows_of(name)
+    return tuple(beyond.PARTS) if name == "beyond" else ()
+
+
+def _check_only(only: Iterable[str], names: Iterable[str]) -> None:
+    known = list(dict.fromkeys(row for name in names for row in _rows(name)))
+    for row in only:
+        if row not in known:
+            raise ConfigError(
+                f"--only {row}: unknown here; expected one of {', '.join(known) or 'none'}"
+            )

@@ -1,0 +1,199 @@
+"""Table 4: θ over the downsampling rate, and what θ follows beside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from panini.data import resize as resize_image
+from panini.degradations import degrade, sample_floor
+from panini.evaluation import read_faces
+from panini.evaluation.cases import THETA_RATES, at_rate
+from panini.evaluation.plots import Axes, Point, scatter
+from panini.evaluation.sizes import DEGRADED_SIZE, resize
+from panini.evaluation.tables import table as grid
+from panini.images import RgbImage, to_tensor, write_whole
+from panini.metrics.bootstrap import Interval, mean_interval
+from panini.models.panini_net import PaniniNet
+from panini.reproduce.plot import plot_sheet
+from panini.reproduce.result import Table
+from panini.reproduce.study import Study
+
+PUBLISHED = [("rate r", "16", "32", "64", "128"), ("θ", "0.43", "0.54", "0.65", "0.73")]
+PARAMETERS = ("low side, px", "σ, px", "noise, levels", "JPEG quality")
+DRAWS = 2000
+"""Of the bootstrap over faces."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thetas:
+    """θ of every face."""
+
+    over_rates: Floats
+    """(faces, rates): all else equal."""
+    drawn: Floats
+    """(faces,): under a random degradation each."""
+    numbers: Floats
+    """(faces, 4): that degradation, `PARAMETERS`."""
+
+
+def theta_table(study: Study) -> list[Path]:
+    """Measure θ over a whole set, write table 4 and its plot; returns the files."""
+    net, name = study.masked_network()
+    faces = itertools.islice(read_faces(study.data), study.config.theta_faces)
+    found = measure(net, faces, seed=study.config.evaluation.seed)
+    correlations = {
+        label: rank_interval(found.numbers[:, column], found.drawn)
+        for column, label in enumerate(PARAMETERS)
+    }
+    plot = study.out / "table4.svg"
+    write_whole(plot, plot_sheet(_plots(found, correlations)).encode())
+    table = Table(
+        name="table4",
+        title="Table 4: θ over the downsampling rate",
+        about=study.about() | {"network": name, "faces": len(found.drawn)},
+        published=PUBLISHED,
+        notes=_NOTES,
+        more=_numbers(found, correlations),
+        sections=[_rates(found), _correlations(correlations), f"![θ]({plot.name})"],
+    )
+    return [*study.write(table), plot]
+
+
+_NOTES = [
+    "θ (Eq. 11) is the prior's mean share at the finest fused level. Over the rates, a face of "
+    "512 px has σ 1.5 px, noise 5 and JPEG quality 80; the rate is a factor of its side.",
+    "The plot and the rank correlations (Spearman's, with 95 % intervals from the bootstrap over "
+    "faces) are of random degradations within the ranges of `panini evaluate`, drawn independently "
+    "of each other.",
+]
+
+
+@torch.inference_mode()
+def measure(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], *, seed: int) -> Thetas:
+    """θ of faces over `THETA_RATES`, and under one random degradation each.
+
+    Args:
+        net: Of task mfr, with masks.
+        faces: (key, square uint8 RGB face).
+        seed: Of the degradations.
+    """
+    rates, drawn, numbers = [], [], []
+    for index, (key, image) in enumerate(faces):
+        gt = resize_image(image, DEGRADED_SIZE)
+        generator = np.random.default_rng([seed, index])
+        params = sample_floor(generator)
+        inputs = [at_rate(key, gt, seed, rate) for rate in THETA_RATES]
+        inputs.append(degrade(gt, params, generator))
+        *over, last = _theta(net, inputs)
+        rates.append(over)
+        drawn.append(last)
+        low = params.low_side(DEGRADED_SIZE)
+        numbers.append((low, params.sigma, params.noise, params.jpeg))
+    return Thetas(
+        over_rates=np.array(rates), drawn=np.array(drawn), numbers=np.array(numbers, np.float64)
+    )
+
+
+def _theta(net: PaniniNet, images: Sequence[RgbImage]) -> list[float]:
+    device = next(net.parameters()).device
+    lq = torch.cat([to_tensor(image) for image in images]).to(device)
+    masks = net.fusion.masks(net.degradation(resize(lq, net.config.in_size)))
+    return masks[max(masks)].mean(dim=(1, 2, 3)).tolist()
+
+
+# ----------------------------------------------------------------------------------------------
+# Rank correlation
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks from 0; equal values share the mean of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts + 1) / 2)[places]
+
+
+def rank_correlation(a: Floats, b: Floats) -> float:
+    """Spearman's: of the ranks; 0 where one of them is the same everywhere."""
+    x, y = (ranks(values) for values in (a, b))
+    x, y = x - x.mean(), y - y.mean()
+    length = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / length) if length else 0.0
+
+
+def rank_interval(a: Floats, b: Floats, *, seed: int = 0) -> Interval:
+    """Rank correlation with its 95 % interval from the bootstrap over faces."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, len(a), (DRAWS, len(a)))
+    low, high = np.percentile([rank_correlation(a[row], b[row]) for row in drawn], (2.5, 97.5))
+    return Interval(rank_correlation(a, b), float(low), float(high), len(a))
+
+
+# ----------------------------------------------------------------------------------------------
+# What is written
+
+
+def rising(over_rates: Floats) -> float:
+    """Share of the faces whose θ rises at every step."""
+    return float(np.mean(np.all(np.diff(over_rates, axis=1) > 0, axis=1)))
+
+
+def _rates(found: Thetas) -> str:
+    columns = found.over_rates.T
+    means = [mean_interval(column) for column in columns]
+    rows = [
+        ["θ", *(f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]" for mean in means)],
+        ["deviation over faces", *(f"{column.std():.3f}" for column in columns)],
+    ]
+    text = f"θ rises at every step for {100 * rising(found.over_rates):.0f} % of the faces; "
+    ends = f"{100 * np.mean(found.over_rates[:, -1] > found.over_rates[:, 0]):.0f} %"
+    table = grid(["rate r", *(str(rate) for rate in THETA_RATES)], rows)
+    return f"{table}\n\n{text}from the first to the last for {ends}."
+
+
+def _correlations(correlations: dict[str, Interval]) -> str:
+    rows = [
+        [label, f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"]
+        for label, found in correlations.items()
+    ]
+    return grid(["parameter", "rank correlation with θ"], rows)
+
+
+def _plots(found: Thetas, correlations: dict[str, Interval]) -> list[str]:
+    """θ over each parameter."""
+    plots = []
+    for label, column in zip(PARAMETERS, found.numbers.T.tolist(), strict=True):
+        title = f"{label}: rank correlation {correlations[label].mean:+.2f}"
+        points = [Point(*place) for place in zip(column, found.drawn.tolist(), strict=True)]
+        axes = Axes(title=title, x=label, y="θ")
+        plots.append(scatter(axes, {"": points}, {"": 1}))
+    return plots
+
+
+def _numbers(found: Thetas, correlations: dict[str, Interval]) -> dict[str, object]:
+    """For the JSON."""
+    columns = found.over_rates.T
+    return {
+        "rates": list(THETA_RATES),
+        "theta": [mean_interval(column).__dict__ for column in columns],
+        "deviation": [float(column.std()) for column in columns],
+        "rising": rising(found.over_rates),
+        "rank_correlations": {label: value.__dict__ for label, value in correlations.items()},
+        "faces": [
+            {"theta": value, **dict(zip(PARAMETERS, row, strict=True)), "over_rates": rates}
+            for value, row, rates in zip(
+                found.drawn.tolist(),
+                found.numbers.tolist(),
+                found.over_rates.tolist(),
+                strict=True,
+            )
+        ],
+    }

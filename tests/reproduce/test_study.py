@@ -1,0 +1,127 @@
+"""The folder of a study: its runs are made once, resumed, and never mixed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from panini.checkpoints import load_model
+from panini.config import load_config
+from panini.errors import ConfigError, DataError, TrainingError
+from panini.reproduce.study import Study, first_difference
+from panini.training import restoration
+from panini.training.restoration import RestorationRunConfig
+
+DAFI = {"fusion_method": "dafi"}
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[RestorationRunConfig]:
+    """Recipes that were trained; none in earnest."""
+    calls: list[RestorationRunConfig] = []
+
+    def train(config: RestorationRunConfig) -> bool:
+        calls.append(config)
+        return config.max_seconds is None
+
+    monkeypatch.setattr(restoration, "train", train)
+    return calls
+
+
+def test_a_run_is_made_once_with_what_the_study_sets(options, trained, networks):
+    study = Study(options(images=6))
+    first = study.restoration("mfr", "mfr-dafi", DAFI, train_degradation_encoder=0.5)
+    again = Study(options(images=6)).restoration(
+        "mfr", "mfr-dafi", DAFI, train_degradation_encoder=0.5
+    )
+    assert first == again
+    assert (first.images, study.is_done("mfr-dafi"), study.is_done("mfr-noise")) == (6, True, False)
+    (recipe,) = trained
+    assert recipe.out == first.folder == study.out / "runs" / "mfr-dafi"
+    assert (recipe.seed, recipe.device, recipe.images) == (1, "cpu", 6)
+    assert recipe.train_degradation_encoder == 0.5
+    assert recipe.perceptual.vgg == networks / "vgg16_caffe.safetensors"
+    assert recipe.start is not None
+    assert load_model(recipe.start.size).config.task == "mfr"
+    assert recipe.data.groups[0].source.paths == (recipe.start.prior,)
+    written = load_config(first.folder / "recipe.yaml", RestorationRunConfig)
+    assert written == recipe
+
+
+def test_methods_differ_in_nothing_else(options, trained):
+    study = Study(options())
+    for method in ("dafi", "latent"):
+        study.restoration("sr16", f"sr16-{method}", {"fusion_method": method})
+    dafi, latent = (recipe.model_dump(mode="json") for recipe in trained)
+    for recipe in (dafi, latent):
+        del recipe["out"], recipe["start"]["fusion_method"]
+    assert dafi == latent
+
+
+def test_another_recipe_is_not_gone_on_with(options, trained):
+    Study(options()).restoration("mfr", "mfr-dafi", DAFI)
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: images differs from what is asked for"):
+        Study(options(images=9)).restoration("mfr", "mfr-dafi", DAFI)
+    path = options().out / "runs" / "mfr-dafi" / "recipe.yaml"
+    moved = yaml.safe_load(path.read_text()) | {"out": "elsewhere", "device": "cuda"}
+    path.write_text(yaml.safe_dump(moved))
+    Study(options()).restoration("mfr", "mfr-dafi", DAFI)
+    assert len(trained) == 1
+
+
+def test_a_run_that_is_cut_off_is_not_done(options, trained):
+    study = Study(options())
+    with pytest.raises(TrainingError, match="not at its end; the same command goes on"):
+        study.restoration("mfr", "mfr-dafi", DAFI, max_seconds=1.0)
+    assert not study.is_done("mfr-dafi")
+
+
+def test_real_faces_may_be_others(options, trained, faces, tmp_path):
+    study = Study(options(train=(faces,)))
+    study.restoration("mfr", "live", DAFI)
+    recipe = study.budget.restoration["mfr"]
+    (group,) = recipe.data.groups
+    real = group.source.model_copy(update={"kind": "shards", "paths": (tmp_path / "a.tar",)})
+    data = recipe.data.model_copy(update={"groups": (group.model_copy(update={"source": real}),)})
+    study.restoration("mfr", "real", DAFI, data=data)
+    kinds = [recipe.data.groups[0].source.kind for recipe in trained]
+    assert kinds == ["prior_live", "folder"]
+    assert trained[1].data.groups[0].source.paths == (faces,)
+
+
+def test_a_folder_is_of_one_budget(options):
+    study = Study(options())
+    study.out.joinpath("study.json").write_text(json.dumps({"budget": "paper"}))
+    with pytest.raises(ConfigError, match=r"study\.json: a study of budget paper, not smoke; choo"):
+        Study(options())
+
+
+def test_what_is_missing_is_named(options, tmp_path):
+    for name in ("data", "metrics_dir", "models"):
+        with pytest.raises(DataError, match=f"none: no such file or folder; see --{name[:5]}"):
+            Study(options(**{name: tmp_path / "none"}))
+    with pytest.raises(DataError, match="none: no such file or folder; see --train"):
+        Study(options(train=(tmp_path / "none",)))
+    study = Study(options(data=None, metrics_dir=None))
+    with pytest.raises(ConfigError, match="--data: this part compares faces"):
+        assert study.data
+    with pytest.raises(ConfigError, match="--metrics-dir: this part needs the folder"):
+        assert study.metrics_dir
+
+
+def test_theta_wants_a_network_with_masks(options):
+    study = Study(options())
+    study.restoration("sr16", "sr16-dafi", DAFI)
+    other = Study(options(model=str(study.folder("sr16-dafi") / "panini.safetensors")))
+    with pytest.raises(ConfigError, match="expected a network of DAFI for mfr, found dafi for sr1"):
+        other.masked_network()
+
+
+def test_first_difference_is_a_dotted_key():
+    a, same, other = ({"x": 1, "data": {"groups": [{"count": count}]}} for count in (2, 2, 3))
+    assert first_difference(a, same) is None
+    assert first_difference(a, other) == "data.groups.0.count"
+    assert first_difference(a, a | {"new": 1}) == "new"
+    assert first_difference([1], [1, 2], "list") == "list"
