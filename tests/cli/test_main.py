@@ -14,7 +14,7 @@ from panini.errors import PaniniError
 
 COMMANDS = {
     *("restore", "upscale", "explain", "serve", "degrade", "evaluate", "train", "probe"),
-    *("convert", "info", "init", "push", "sample"),
+    *("convert", "info", "init", "push", "reproduce", "sample"),
 }
 
 runner = CliRunner()

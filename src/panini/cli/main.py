@@ -18,6 +18,7 @@ from panini.cli.info import info
 from panini.cli.init import init
 from panini.cli.probe import probe
 from panini.cli.push import push
+from panini.cli.reproduce import reproduce
 from panini.cli.restore import restore
 from panini.cli.sample import sample
 from panini.cli.serve import serve
@@ -88,6 +89,7 @@ app.command()(serve)
 app.command()(init)
 app.command()(push)
 app.command()(probe)
+app.command()(reproduce)
 
 if __name__ == "__main__":  # accelerate launch -m panini.cli.main
     app()
