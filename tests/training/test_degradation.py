@@ -94,6 +94,42 @@ def test_a_step_contrasts_with_the_queue_as_it_was(kit, recipe):
     assert stage.contrast.pointer.item() == 4
 
 
+def test_labels_teach_the_encoder_what_was_done(kit, recipe):
+    """The term by hand, and its gradient reaches the encoder and the layer that tells."""
+    stage = DegradationStage(recipe(label_weight=2.0))
+    batch = kit.batch(stage, paired=True)
+    params = batch[0].params[0::2].float()
+    encoder, teller = copy.deepcopy(stage.encoder), copy.deepcopy(stage.teller)
+    before = teller.weight.detach().clone()
+    figures = stage.step(batch, 0, 0)
+    told = teller(encoder(to_float(batch[0].lq)[0::2]))
+    truth = torch.stack(
+        [
+            (params[:, 0] - 2.25) / 1.3,
+            (params[:, 1].log2() - 3.5) / 1.2,
+            (params[:, 2] - 7.5) / 4.3,
+            (params[:, 3] - 72) / 13,
+        ],
+        dim=1,
+    )
+    expected = F.smooth_l1_loss(told, truth)
+    torch.testing.assert_close(figures["labels"], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(stage.teller.weight, before)
+
+
+def test_resumed_run_with_labels_is_the_uninterrupted_one(kit, recipe):
+    def labelled(name: str = "run", **changes):
+        return recipe(name, label_weight=1.0, **changes)
+
+    kit.check_resume(DegradationStage, labelled, paired=True)
+
+
+def test_labels_need_degradations_by_numbers(recipe, kit, shard_group):
+    data = kit.data(shard_group | {"count": 8}) | {"task": "sr16", "degradations": []}
+    with pytest.raises(ValidationError, match="label_weight: task 'sr16' has no degradation"):
+        recipe(label_weight=1.0, data=data)
+
+
 def test_the_momentum_encoder_follows_without_gradients(kit, recipe):
     stage = DegradationStage(recipe(momentum=0.9))
     momentum_encoder = stage.contrast.encoder

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 LEAKY_SLOPE = 0.1
+HALF_LEVELS = 4.0
+"""Size of a frequency, levels of 0..255, at which `_frequencies` gives half of its limit."""
 
-Kind = Literal["paper", "mobile"]
+Kind = Literal["paper", "mobile", "spectral"]
+
+
+def _frequencies(lq: Tensor) -> Tensor:
+    """Image (N, 3, H, W) in [-1, 1] → its 8×8 blocks' frequencies, (N, 192, H/8, W/8) in (-1, 1).
+
+    Luma and chroma under the cosine transform that JPEG uses, each compressed by x / (|x| + 4
+    levels): what a degradation leaves is small, and a face is a thousand times larger.
+    """
+    steps = torch.arange(8, dtype=torch.float32, device=lq.device)
+    cosines = torch.cos(math.pi / 8 * steps[:, None] * (steps + 0.5)) / 2
+    cosines[0] /= 2**0.5
+    filters = torch.einsum("ai,bj->abij", cosines, cosines).reshape(64, 1, 8, 8)
+    ycc = torch.einsum("dc,nchw->ndhw", lq.new_tensor(_YCC), lq * 127.5)
+    found = F.conv2d(ycc, filters.repeat(3, 1, 1, 1).to(ycc.dtype), stride=8, groups=3)
+    return found / (found.abs() + HALF_LEVELS)
+
+
+_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 class _Layout(NamedTuple):
@@ -47,6 +69,13 @@ _LAYOUTS: dict[Kind, _Layout] = {
         divisor=4,
         pointwise=True,
     ),
+    "spectral": _Layout(
+        prepare=_frequencies,
+        channels=192,
+        convs=((96, 1), (128, 2), (192, 2)),
+        divisor=8,
+        pointwise=True,
+    ),
 }
 
 
@@ -55,7 +84,8 @@ class DegradationEncoderConfig:
     """Which degradation encoder."""
 
     kind: Kind = "paper"
-    """"paper" as the authors built it; "mobile" is lighter and looks at all pixels of 512 px."""
+    """"paper" as the authors built it; "mobile" is lighter and looks at all pixels of 512 px;
+    "spectral" is as light and sees the frequencies that blur, noise and JPEG change."""
     dim: int = 256
     """Length of the degradation representation."""
 
@@ -94,7 +124,7 @@ class DegradationEncoder(nn.Module):
         """Encode the degradation.
 
         Args:
-            lq: RGB in [-1, 1], (N, 3, H, W); for the mobile kind H and W are multiples of 4.
+            lq: RGB in [-1, 1], (N, 3, H, W); H and W multiples of 4 (mobile) or 8 (spectral).
 
         Returns:
             v_DR, (N, dim), not normalised.
