@@ -105,3 +105,16 @@ def test_no_room_for_the_folder(photo: Path, weights: Path, tmp_path: Path) -> N
     result = run(weights, photo, "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "is a file, expected a folder" in result.stderr
+
+
+@pytest.mark.usefixtures("auto_weights")
+def test_small_faces_by_their_own_network(head: Image.Image, tmp_path: Path) -> None:
+    head.resize((64, 64)).save(tmp_path / "small.png")
+    out = tmp_path / "out"
+    words = ["explain", str(tmp_path / "small.png"), "-o", str(out), "--model", "auto"]
+    result = runner.invoke(app, [*words, "--aligned", "--variations", "2", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert " (the same for every face), mean invention" in result.stdout
+    told = json.loads((out / "explain.json").read_text())
+    assert (told["model"], told["theta_fixed"]) == ("tiny-sr16.safetensors", True)
+    assert "the same for every face" in (out / "explain.html").read_text()

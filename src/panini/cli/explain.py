@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from panini.cli.restore import told_thetas
 from panini.errors import ConfigError, ImageError, NoFaceError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def explain(
     if not photo.is_file():
         raise ImageError(f"{photo}: is no image file; give one photo")
 
+    from panini.batch import FaceRecord
     from panini.editing import explain as explain_face
     from panini.editing import parse_bias, write_explanation
     from panini.editing.explanation_report import PAGE, check_folder
@@ -69,8 +71,8 @@ def explain(
     about = {"photo": photo.name, "face": "aligned" if aligned else face, "model": restored.model}
     write_explanation(told, out, about=about, overwrite=overwrite)
     typer.echo(
-        f"{photo} -> {out / PAGE}: θ {told.theta:.2f}, mean invention {told.invention.mean:.2f}, "
-        f"own resolution {told.variations.own_side} px"
+        f"{photo} -> {out / PAGE}: {told_thetas([FaceRecord.of(restored)])}, "
+        f"mean invention {told.invention.mean:.2f}, own resolution {told.variations.own_side} px"
     )
 
 

@@ -130,6 +130,7 @@ def to_dict(explanation: Explanation) -> dict[str, Any]:
     return {
         "box": [round(float(edge), 1) for edge in face.box],
         "theta": _rounded(explanation.theta),
+        "theta_fixed": face.theta_fixed,
         "prior_bias": bias if isinstance(bias, int | float) else {str(k): bias[k] for k in bias},
         "seed": explanation.seed,
         "own_resolution_px": varied.own_side,
@@ -233,7 +234,9 @@ def _facts_table(facts: Mapping[str, Any]) -> str:
     invention = facts["invention"]
     rows = {
         **{key: facts[key] for key in ("photo", "face", "model") if key in facts},
-        "θ (Eq. 11), the generator's share": facts["theta"],
+        "θ (Eq. 11), the generator's share": (
+            f"{facts['theta']}, the same for every face" if facts["theta_fixed"] else facts["theta"]
+        ),
         "prior bias": facts["prior_bias"],
         "seed": facts["seed"],
         "the input's own resolution, px": facts["own_resolution_px"],
