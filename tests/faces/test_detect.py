@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import cv2
@@ -17,7 +18,7 @@ from panini.errors import PaniniError
 from panini.faces import retina
 from panini.faces.align import TEMPLATE, align, apply
 from panini.faces.detect import Face, FaceDetector, is_face_shaped
-from panini.faces.looks import Look
+from panini.faces.looks import BETWEEN, QUARTERS, Look, turned_looks
 from panini.faces.mtcnn import Cascade, CascadeConfig, suppress
 
 # Eyes, nose, mouth corners of the astronaut, set by hand, px.
@@ -64,6 +65,25 @@ def test_turned_photo_with_an_upright_face_too(
     lying = next(face for face in faces if face.box[0] > 200)
     eye, other = lying.landmarks[:2]
     assert abs(eye[0] - other[0]) < 0.3 * abs(eye[1] - other[1])
+
+
+def test_photos_whose_faces_are_certain_get_fewer_looks(
+    astronaut: np.ndarray, detector: FaceDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def recorded(photo: np.ndarray, angles: tuple[int, ...]) -> Iterator[Look]:
+        asked.extend(angles)
+        return turned_looks(photo, angles)
+
+    monkeypatch.setattr("panini.faces.detect.turned_looks", recorded)
+    head = cv2.resize(astronaut[20:220, 124:324], (150, 150), interpolation=cv2.INTER_AREA)
+    assert len(detector.detect(head)) == 1
+    assert asked == [*QUARTERS]
+    asked.clear()
+    lying = np.concatenate([head, np.rot90(head)], axis=1)
+    assert len(detector.detect(np.ascontiguousarray(lying))) == 2
+    assert asked == [*QUARTERS, *BETWEEN]
 
 
 def test_faint_face_beside_a_clear_one(astronaut: np.ndarray, detector: FaceDetector) -> None:

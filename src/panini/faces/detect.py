@@ -5,7 +5,8 @@ Several detectors look, one after the other, and each adds what those before it 
 1. MTCNN on the photo as it is; one look is enough for a face that it is sure of;
 2. MTCNN on upright copies that undo grain, too few pixels and faded colours, when the first look
    found nothing, or traces of more;
-3. MTCNN on turned copies, for people who lie and photos on their side;
+3. MTCNN on turned copies, for people who lie and photos on their side: by quarters, and between
+   them too when the looks before found nothing that they are sure of, or traces of more;
 4. RetinaFace, where the extra `detect` is installed.
 
 On the copies a face counts when two of them agree on it and a second look at it does too,
@@ -14,7 +15,7 @@ because each copy alone sees faces in foliage and posters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from panini.faces import retina
 from panini.faces.align import TEMPLATE, apply, similarity
-from panini.faces.looks import Look, turned_looks, upright_looks
+from panini.faces.looks import BETWEEN, QUARTERS, Look, turned_looks, upright_looks
 from panini.faces.mtcnn import Cascade, CascadeConfig
 from panini.images import RgbImage
 
@@ -35,6 +36,10 @@ _LOW = (0.5, 0.6, _LIKELY)  # Thresholds of the three stages.
 _SAME = 0.4  # Intersection over union of two boxes around one face.
 _SLACK = 0.8  # The first stage looks for faces this much smaller, for its boxes are rough.
 _MISSHAPEN = 0.35  # Largest RMS distance to the template, in eye distances.
+
+
+Found = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Boxes with scores (K, 5) and landmarks (K, 5, 2), px of the photo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +84,15 @@ class FaceDetector:
         sure = boxes[:, 4] >= _SURE
         faces = self._confirmed(image, boxes[sure], rough[sure], [_STILL_SURE] * int(sure.sum()))
         # A face that the photo hides leaves a trace: without one, the copies need no search.
-        if not faces or any(_is_new(box, faces) for box in boxes):
-            faces += self._agreed(image, upright_looks(image), faces, min_face)
-        faces += self._agreed(image, turned_looks(image), faces, min_face)
+        unsettled = not faces or _are_new(boxes, faces)
+        if unsettled:
+            found = [self._search(look, min_face) for look in upright_looks(image)]
+            faces += self._agreed(image, found, faces)
+        found = [self._search(look, min_face) for look in turned_looks(image, QUARTERS)]
+        # A face that lies askew shows a trace upright or by quarters, and so does one that lies.
+        if unsettled or any(_are_new(boxes, faces) for boxes, _ in found):
+            found += [self._search(look, min_face) for look in turned_looks(image, BETWEEN)]
+            faces += self._agreed(image, found, faces)
         if retina.is_installed():
             faces += [
                 face
@@ -90,11 +101,8 @@ class FaceDetector:
             ]
         return sorted(faces, key=lambda face: face.size, reverse=True)
 
-    def _agreed(
-        self, image: RgbImage, looks: Iterable[Look], known: list[Face], min_face: float
-    ) -> list[Face]:
-        """Faces, other than those known, that at least two looks show."""
-        found = [self._search(look, min_face) for look in looks]
+    def _agreed(self, image: RgbImage, found: Sequence[Found], known: list[Face]) -> list[Face]:
+        """Faces, other than those known, that at least two looks found."""
         source = np.repeat(np.arange(len(found)), [len(boxes) for boxes, _ in found])
         boxes = np.concatenate([boxes for boxes, _ in found])
         rough = np.concatenate([points for _, points in found])
@@ -112,10 +120,8 @@ class FaceDetector:
                 least.append(_STILL_LIKELY if votes == 2 else _UNANIMOUS)
         return self._confirmed(image, boxes[best], rough[best], least)
 
-    def _search(
-        self, look: Look, min_face: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes with scores (K, 5) and landmarks (K, 5, 2), px of the photo."""
+    def _search(self, look: Look, min_face: float) -> Found:
+        """What one look shows."""
         smallest = max(look.smallest, min_face * _SLACK * look.scale)
         config = CascadeConfig(min_face=smallest, thresholds=_LOW)
         boxes, points = look.to_photo(*self._cascade.detect(look.image, config))
@@ -159,6 +165,11 @@ def overlap(box: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[n
 
 def _face(box: NDArray, landmarks: NDArray) -> Face:
     return Face(box=tuple(box[:4].tolist()), landmarks=landmarks, score=float(box[4]))
+
+
+def _are_new(boxes: NDArray, known: list[Face]) -> bool:
+    """Whether one of the boxes (K, >=4) is none of the known faces."""
+    return any(_is_new(box, known) for box in boxes)
 
 
 def _is_new(box: NDArray, known: list[Face]) -> bool:

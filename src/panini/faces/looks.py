@@ -6,7 +6,7 @@ colours. Turned ones show faces of people who lie, and photos scanned on their s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -19,7 +19,10 @@ from panini.images import RgbImage
 _LARGEST_COPY = 1600  # px, longer side: larger photos are shrunk to it, they have the pixels.
 _LARGEST_TURNED = 480  # px: seven turned copies then cost about as much as one upright look,
 _SMALLEST_TURNED = 24.0  # when only faces from this size on are looked for in them, px.
-_TURN = 45  # Degrees between two turned copies: each face is upright enough in two of them.
+
+QUARTERS = (90, 180, 270)
+BETWEEN = (45, 135, 225, 315)
+"""Degrees by which copies are turned: each face is upright enough in two of both together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +69,14 @@ def upright_looks(photo: RgbImage) -> Iterator[Look]:
     yield Look(_smooth(_even_out(small.image), 0.7), small.matrix)
 
 
-def turned_looks(photo: RgbImage) -> Iterator[Look]:
-    """Small smoothed copies, turned by every multiple of 45 degrees but 0."""
+def turned_looks(photo: RgbImage, angles: Iterable[int]) -> Iterator[Look]:
+    """Small smoothed copies, turned by these degrees."""
     scale = min(1.0, _LARGEST_TURNED / max(photo.shape[:2]))
     small = _scaled(photo, scale)
     smoothed = _smooth(small.image, 0.7)
     height, width = smoothed.shape[:2]
     corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], dtype=np.float64)
-    for degrees in range(_TURN, 360, _TURN):
+    for degrees in angles:
         turn = np.asarray(cv2.getRotationMatrix2D((0, 0), degrees, 1.0), np.float64)
         low, high = apply(turn, corners).min(axis=0), apply(turn, corners).max(axis=0)
         turn[:, 2] -= low
