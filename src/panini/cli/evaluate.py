@@ -258,7 +258,7 @@ def _task(wish: _Wish, contenders: Sequence[_Contender]) -> Task:
     """The task that was asked for, or what the models are for."""
     if wish.task is not None:
         return "mfr" if wish.task is TaskName.MFR else "sr16"
-    tasks = {one.task for one in contenders if one.task is not None}
+    tasks: set[Task] = {one.task for one in contenders if one.task is not None}
     if len(tasks) > 1:
         raise ConfigError("the models are for different tasks; choose one with --task")
     return tasks.pop() if tasks else "mfr"
@@ -281,6 +281,15 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("faces", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("faces", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("faces")
+
+    def progress(done: int, total: int) -> None:
+        bar.start()  # only now: an error before the first face stands alone
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield progress
+    finally:
+        if bar.live.is_started:
+            bar.stop()

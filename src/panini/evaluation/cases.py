@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -39,8 +43,23 @@ class Case:
     """The truth under a fixed degradation at `THETA_RATES`; () where that is not wanted."""
 
 
-Job = tuple[str, Callable[[], Case]]
-"""Key, and what makes the case; it may be called in any thread."""
+READERS = 2
+"""Faces that are read and degraded at a time, beside the networks."""
+
+Made = TypeVar("Made")
+
+
+def ahead(
+    pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], Made]], depth: int
+) -> Iterator[Made]:
+    """Results in the order of the jobs; so many are begun before they are asked for."""
+    begun: deque[Future[Made]] = deque()
+    for job in jobs:
+        begun.append(pool.submit(job))
+        if len(begun) > depth:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
 
 
 class Cases:
@@ -71,30 +90,31 @@ class Cases:
             return None
         return sample_floor(_generator(key, self.plan.seed, stream=0))
 
-    def jobs(self, keys: Collection[str], *, rates: bool = True) -> Iterator[Job]:
-        """What makes the cases of some faces, in the order of the data.
+    def jobs(self, keys: Collection[str], *, rates: bool = True) -> Iterator[Callable[[], Case]]:
+        """What makes the cases of some faces, in the order of the data; for any thread.
 
         Args:
             keys: Which.
             rates: Make what the θ test needs as well, if the plan wants it.
         """
         wanted = rates and THETA in self.plan.wanted
-
-        def job(face: Face) -> Job:
-            return face.key, lambda: self._make(face, wanted)
-
-        for face in itertools.islice(iter_faces(self.plan.data), len(self.keys)):
+        for face in self._faces() if keys else ():
             if face.key in keys:
-                yield job(face)
+                yield partial(self._make, face, wanted)
+
+    def truths(self) -> Iterator[Callable[[], RgbImage]]:
+        """What makes the truth of every face."""
+        for face in self._faces():
+            yield partial(self._truth, face)
+
+    def _faces(self) -> Iterator[Face]:
+        return itertools.islice(iter_faces(self.plan.data), len(self.keys))
 
     def _make(self, face: Face, rates: bool) -> Case:
-        truth = face.read()
-        check_face(face.where, truth)
-        make = _mfr_truth if self.plan.task == "mfr" else _sr16_truth
-        gt = make(truth)
+        gt = self._truth(face)
         params = self.params(face.key)
         if self._lq is not None:
-            lq = self._ready(self._lq[face.key], face, truth.shape[0])
+            lq = self._ready(self._lq[face.key], face)
         elif params is not None:
             lq = degrade(gt, params, _generator(face.key, self.plan.seed, stream=1))
         else:
@@ -103,7 +123,12 @@ class Cases:
         drawn = tuple(at_rate(face.key, gt, self.plan.seed, rate) for rate in steps)
         return Case(key=face.key, lq=lq, gt=gt, params=params, rates=drawn)
 
-    def _ready(self, face: Face, truth: Face, truth_side: int) -> RgbImage:
+    def _truth(self, face: Face) -> RgbImage:
+        image = face.read()
+        check_face(face.where, image)
+        return _at_degraded_size(image) if self.plan.task == "mfr" else _at_most_gt_size(image)
+
+    def _ready(self, face: Face, truth: Face) -> RgbImage:
         """The input of a ready pair.
 
         Raises:
@@ -111,14 +136,17 @@ class Cases:
         """
         lq = face.read()
         height, width = lq.shape[:2]
-        sides = (LQ_SIZE,) if self.plan.task == "sr16" else (DEGRADED_SIZE, truth_side)
+        if self.plan.task == "sr16":
+            sides = [LQ_SIZE]
+        else:
+            sides = [DEGRADED_SIZE, truth.read().shape[0]]
         if height != width or height not in sides:
             wanted = " or ".join(f"{side}x{side}" for side in dict.fromkeys(sides))
             raise DataError(
-                f"{face.where}: is {width}x{height} px, expected {wanted} for task "
-                f"{self.plan.task} and its truth {truth.where} of {truth_side} px; resize it"
+                f"{face.where}: is {width}x{height} px, expected {wanted} px for task "
+                f"{self.plan.task} and its truth {truth.where}; resize it"
             )
-        return lq if self.plan.task == "sr16" else _mfr_truth(lq)
+        return lq if self.plan.task == "sr16" else _at_degraded_size(lq)
 
 
 def at_rate(key: str, gt: RgbImage, seed: int, rate: float) -> RgbImage:
@@ -178,7 +206,7 @@ def _refuse(lonely: list[str], what: str) -> None:
         )
 
 
-def _mfr_truth(image: RgbImage) -> RgbImage:
+def _at_degraded_size(image: RgbImage) -> RgbImage:
     height = image.shape[0]
     if height == DEGRADED_SIZE:
         return image
@@ -187,7 +215,7 @@ def _mfr_truth(image: RgbImage) -> RgbImage:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def _sr16_truth(image: RgbImage) -> RgbImage:
+def _at_most_gt_size(image: RgbImage) -> RgbImage:
     if image.shape[0] <= GT_SIZE:
         return image
     reduced = cv2.resize(image, (GT_SIZE, GT_SIZE), interpolation=cv2.INTER_AREA)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from panini.errors import ConfigError
-from panini.evaluation.cases import THETA_RATES, Case, Cases, Job
+from panini.evaluation.cases import READERS, THETA_RATES, Case, Cases, ahead
 from panini.evaluation.output import write_report
-from panini.evaluation.plan import SETS, Plan
+from panini.evaluation.plan import Plan
 from panini.evaluation.report import Report, ThetaResult
 from panini.evaluation.results import FaceRow, Results
 from panini.evaluation.scoring import Scorer, thetas
+from panini.evaluation.sets import feature_network, set_distances
 from panini.evaluation.systems import System, Weighing, input_system
 from panini.images import to_uint8
 from panini.metrics.judge import Judge, load_judge
@@ -30,7 +31,6 @@ from panini.metrics.judge import Judge, load_judge
 Progress = Callable[[int, int], None]
 """Called with (faces done, faces in all)."""
 
-_READERS = 2  # Faces that are read and degraded at a time.
 _WRITERS = 2  # Pictures that are written at a time.
 _WAITING = 8  # Pictures that may wait for that: bounds the memory.
 
@@ -63,6 +63,7 @@ def run(
     systems = _with_input(plan, systems)
     cases = Cases(plan)
     judge = judge or load_judge(plan.metrics_dir or "", plan.device, plan.judged)
+    features = feature_network(plan, cases)
     results = Results(plan, systems, cases, judge.names)
     work = _Run(plan, systems, judge, results)
     work.faces(cases, progress)
@@ -70,11 +71,9 @@ def run(
         system.name: [results.rows[system.name][key] for key in cases.keys] for system in systems
     }
     sets: dict[str, dict[str, float]] = {}
-    if any(name in plan.wanted for name in SETS):
-        from panini.evaluation.sets import set_distances
-
+    if features is not None:
         with work.timed("sets"):
-            sets = set_distances(plan, cases, results)
+            sets = set_distances(features, plan, cases, results)
     report = Report(
         plan=plan,
         systems=[system.name for system in systems],
@@ -137,12 +136,12 @@ class _Run:
         todo = {key for key in cases.keys if self._lacking(key)}
         done, total = len(cases.keys) - len(todo), len(cases.keys)
         with (
-            ThreadPoolExecutor(_READERS, "panini-read") as readers,
+            ThreadPoolExecutor(READERS, "panini-read") as readers,
             ThreadPoolExecutor(_WRITERS, "panini-write") as writers,
         ):
             try:
-                ahead = _ahead(readers, cases.jobs(todo), 2 * self.plan.batch + _READERS)
-                while part := self._next(ahead):
+                made = ahead(readers, cases.jobs(todo), 2 * self.plan.batch + READERS)
+                while part := self._next(made):
                     self._batch(part, writers)
                     done += len(part)
                     if progress is not None:
@@ -168,9 +167,9 @@ class _Run:
         rows = self.results.rows
         return tuple(system.name for system in self.systems if key not in rows[system.name])
 
-    def _next(self, ahead: Iterator[Future[Case]]) -> list[Case]:
+    def _next(self, made: Iterator[Case]) -> list[Case]:
         with self.timed("faces"):
-            return [future.result() for future in itertools.islice(ahead, self.plan.batch)]
+            return list(itertools.islice(made, self.plan.batch))
 
     def _batch(self, cases: Sequence[Case], writers: ThreadPoolExecutor) -> None:
         """Faces that lack the same systems go through them together."""
@@ -222,13 +221,3 @@ class _Run:
         """Until no more pictures than that are to be written."""
         while len(self.written) > most:
             self.written.popleft().result()
-
-
-def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Job], depth: int) -> Iterator[Future[Case]]:
-    """The cases in order; so many are begun before they are asked for."""
-    begun: deque[Future[Case]] = deque()
-    for _, make in jobs:
-        begun.append(pool.submit(make))
-        if len(begun) > depth:
-            yield begun.popleft()
-    yield from begun

@@ -274,7 +274,7 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     """About five round numbers in a range, and how they are written."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.8 * rough)
     first = math.ceil(low / step) * step
     # Rounded to the step, lest 0.3 become 0.30000000000000004; plus 0 makes no "-0".
     values = [round(value / step) * step + 0.0 for value in np.arange(first, high, step).tolist()]

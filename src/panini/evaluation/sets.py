@@ -2,64 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from panini.errors import DataError
-from panini.evaluation.cases import Cases
-from panini.evaluation.plan import Plan
+from panini.evaluation.cases import READERS, Cases, ahead
+from panini.evaluation.plan import SETS, Plan
 from panini.evaluation.results import Results
 from panini.images import RgbImage, read_rgb, to_tensor, write_whole
 from panini.metrics.distribution import (
     FeatureNetwork,
+    Features,
     frechet_distance,
     kernel_distance,
     load_feature_network,
 )
 
-Features = NDArray[np.float64]
+
+def feature_network(plan: Plan, cases: Cases) -> FeatureNetwork | None:
+    """What describes the faces; None where no distance of sets is wanted.
+
+    Of one face there is none: it is left out if all metrics were asked for.
+
+    Raises:
+        CheckpointError: The network's weights are missing.
+        DataError: A distance of sets was asked for by name, of one face.
+    """
+    wanted = [name for name in SETS if name in plan.wanted]
+    if not wanted or (len(cases.keys) < 2 and plan.metrics is None):
+        return None
+    if len(cases.keys) < 2:
+        raise DataError(f"{plan.data}: {wanted[0]} needs at least two faces; leave it out")
+    return load_feature_network(plan.metrics_dir or "", plan.device)
 
 
-def set_distances(plan: Plan, cases: Cases, results: Results) -> dict[str, dict[str, float]]:
+def set_distances(
+    network: FeatureNetwork, plan: Plan, cases: Cases, results: Results
+) -> dict[str, dict[str, float]]:
     """FID and KID of every system, as far as the plan wants them, named with their network.
 
     Features are kept in files of `plan.out`, so that a second call computes none.
 
     Args:
+        network: See `feature_network`.
         plan: What is asked.
         cases: The faces.
         results: All of them restored.
 
     Returns:
-        System → ``fid_NAME`` and ``kid_NAME``; {} where all metrics were asked of one face.
-
-    Raises:
-        CheckpointError: The feature network's weights are missing.
-        DataError: They were asked of one face by name.
+        System → ``fid_NAME`` and ``kid_NAME``.
     """
-    if len(cases.keys) < 2 and plan.metrics is None:
-        return {}
-    if len(cases.keys) < 2:
-        raise DataError(f"{plan.data}: fid and kid need at least two faces; leave them out")
-    network = load_feature_network(plan.metrics_dir or "", plan.device)
-    keys = cases.keys
 
-    def truths() -> Iterator[RgbImage]:
-        for _, make in cases.jobs(keys, rates=False):
-            yield make().gt
+    def features(of: str, images: Iterable[Callable[[], RgbImage]]) -> Features:
+        path = results.features(f"{of} {network.name}")
+        kept = _read(path, cases.keys)
+        if kept is None:
+            with ThreadPoolExecutor(READERS, "panini-read") as readers:
+                tensors = (to_tensor(image) for image in ahead(readers, images, 2 * READERS))
+                kept = np.concatenate([network(tensor.to(plan.device)) for tensor in tensors])
+            _write(path, cases.keys, kept)
+        return kept
 
-    def restored(system: str) -> Iterator[RgbImage]:
-        for key in keys:
-            yield read_rgb(results.picture(system, key))
-
-    true = _features(network, results.features(f"truth {network.name}"), keys, truths, plan)
+    true = features("truth", cases.truths())
     found = {}
     for system in results.rows:
-        path = results.features(f"{system} {network.name}")
-        own = _features(network, path, keys, lambda system=system: restored(system), plan)
+        paths = [results.picture(system, key) for key in cases.keys]
+        own = features(f"of {system}", [partial(read_rgb, path) for path in paths])
         found[system] = _distances(plan, network.name, own, true)
     return found
 
@@ -73,27 +86,15 @@ def _distances(plan: Plan, name: str, own: Features, true: Features) -> dict[str
     return values
 
 
-def _features(
-    network: FeatureNetwork,
-    path: Path,
-    keys: list[str],
-    images: Callable[[], Iterator[RgbImage]],
-    plan: Plan,
-) -> Features:
-    """Features (N, D) of images in the order of `keys`, from the file if it has them."""
-    if path.exists():
-        with np.load(path) as kept:
-            if kept["keys"].tolist() == keys:
-                return kept["features"]
-    found = np.concatenate([network(to_tensor(image).to(plan.device)) for image in images()])
-    buffer = _npz(keys, found)
-    write_whole(path, buffer)
-    return found
+def _read(path: Path, keys: Sequence[str]) -> Features | None:
+    """Features (N, D) in the order of `keys`; None where the file has others or is not there."""
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        return kept["features"] if kept["keys"].tolist() == list(keys) else None
 
 
-def _npz(keys: list[str], features: Features) -> bytes:
-    from io import BytesIO
-
+def _write(path: Path, keys: Sequence[str], features: Features) -> None:
     buffer = BytesIO()
     np.savez(buffer, keys=np.array(keys), features=features)
-    return buffer.getvalue()
+    write_whole(path, buffer.getvalue())

@@ -46,7 +46,7 @@ def shown(report: Report, cases: Cases, results: Results, *, rows: int | None = 
     keys = [row.key for row in order]
     if rows is not None and rows < len(keys):
         keys = [keys[round(index)] for index in np.linspace(0, len(keys) - 1, rows)]
-    made = {key: make() for key, make in cases.jobs(set(keys), rates=False)}
+    made = {case.key: case for case in (make() for make in cases.jobs(set(keys), rates=False))}
     return [_shown(report, results, made[key]) for key in keys]
 
 

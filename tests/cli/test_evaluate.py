@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer import Typer
+from typer.testing import CliRunner
+
+from panini.checkpoints import save_model
+from panini.cli.evaluate import evaluate
+from panini.models.panini_net import PaniniNet, named_config
+
+METRICS = "psnr,ssim,lpips,identity,grid,theta"
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The fixtures of the evaluation's own tests, as functions."""
+    path = Path(__file__).parents[1] / "evaluation" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("evaluation_conftest", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def metrics_dir(parts, tmp_path_factory) -> Path:
+    judge = parts.judge.__wrapped__()
+    return parts.metrics_dir.__wrapped__(judge, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def photo(parts, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "a.png"
+    Image.fromarray(parts.make_face(0)).save(path)
+    return path
+
+
+def save(path: Path, *, task: str = "mfr", seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    tiny = named_config("tiny")
+    if task == "sr16":
+        encoder = replace(tiny.encoder, in_size=64, unshuffle=1)
+        tiny = replace(tiny, task="sr16", encoder=encoder, degradation_encoder=None)
+    path.parent.mkdir(exist_ok=True)
+    save_model(PaniniNet(tiny), path, provenance={})
+    return path
+
+
+def run_command(*arguments: object):
+    app = Typer()
+    app.command()(evaluate)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_models_are_compared_and_the_report_goes_on(tmp_path, metrics_dir, photo) -> None:
+    models = [save(tmp_path / name / "net.safetensors", seed=s) for s, name in enumerate("ab")]
+    options = ["--data", photo, "--metrics-dir", metrics_dir, "--metrics", METRICS]
+    options += ["--out", tmp_path / "out", "--device", "cpu"]
+    options += ["--model", models[0]]
+    # An output of 128 px cannot be compared at 256 px, but enlarged it can; it is poor, not wrong.
+    done = run_command(*options, "--model", models[1])
+    assert done.exit_code == 0, done.output
+    assert f"| faces | metric | input | {models[0]} | {models[1]} |" in done.stdout
+    assert "| rate 16 |" in done.stdout
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert data["systems"] == ["input", *map(str, models)]
+    assert data["models"][str(models[0])]["fusion"] == "dafi"
+    assert data["models"][str(models[0])]["parameters"] > 1000
+    again = run_command(*options, "--model", models[1], "--seed", 1)
+    assert again.exit_code == 2
+    assert "was made with seed 0" in again.stderr
+    assert "--overwrite" in again.stderr
+    checked = run_command(*options, "--overwrite", "--check")
+    assert checked.exit_code == 1, checked.output
+    assert "| net |" in checked.stdout
+    assert "**missed**" in checked.stdout
+
+
+def test_the_task_is_the_models_own(tmp_path, metrics_dir, photo) -> None:
+    small = save(tmp_path / "sr.safetensors", task="sr16")
+    options = ["--data", photo, "--metrics-dir", metrics_dir, "--device", "cpu", "--model", small]
+    done = run_command(*options, "--metrics", "lpips,faithfulness", "--out", tmp_path / "own")
+    assert done.exit_code == 0, done.output
+    assert "| faces | metric | bicubic | sr | sr consistent |" in done.stdout
+    assert "| all (1) | faithfulness to the input, dB ↑ |" in done.stdout
+    assert json.loads((tmp_path / "own" / "report.json").read_text())["task"] == "sr16"
+    other = [*options, "--out", tmp_path / "other", "--metrics", METRICS]
+    asked = run_command(*other, "--task", "mfr", "--check")
+    assert asked.exit_code == 1, asked.output
+    mixed = run_command(*other, "--model", save(tmp_path / "mfr.safetensors"))
+    assert mixed.exit_code == 2
+    assert "different tasks; choose one with --task" in mixed.stderr
+
+
+def test_ready_pairs(tmp_path, photo) -> None:
+    net = save(tmp_path / "net.safetensors")
+    (tmp_path / "lq").mkdir()
+    with Image.open(photo) as image:
+        image.resize((512, 512)).save(tmp_path / "lq" / "a.jpg")
+    options = ["--data", photo, "--lq", tmp_path / "lq", "--metrics", "psnr", "--model", net]
+    done = run_command(*options, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "| all (1) | PSNR, dB ↑ |" in done.stdout
+    assert "mild" not in done.stdout
+    (tmp_path / "lq" / "a.jpg").rename(tmp_path / "lq" / "b.jpg")
+    wrong = run_command(*options, "--out", tmp_path / "wrong", "--device", "cpu")
+    assert wrong.exit_code == 2
+    assert "b.jpg: has no truth of the same name" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics", "psnr,beauty"], "metric 'beauty': not known for task mfr; known: psnr"),
+        (["--metrics", "psnr", "--check"], "--check needs lpips, identity, grid, theta"),
+        (["--metrics", "lpips"], "no such file"),
+    ],
+)
+def test_wishes_that_cannot_be_met(tmp_path, photo, options, message) -> None:
+    net = save(tmp_path / "net.safetensors")
+    failed = run_command("--data", photo, "--out", tmp_path / "out", "--model", net, *options)
+    assert failed.exit_code == 2
+    assert failed.stderr.startswith("error: ")
+    assert message in failed.stderr
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_model_is_named_once(tmp_path, photo) -> None:
+    options = ["--data", photo, "--out", tmp_path / "out", "--model", "x", "--model", "x"]
+    failed = run_command(*options)
+    assert failed.exit_code == 2
+    assert "x: named twice" in failed.stderr

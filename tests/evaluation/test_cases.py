@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from panini.errors import DataError
+from panini.evaluation import Plan, read_faces
+from panini.evaluation.cases import THETA_RATES, Case, Cases
+
+MakePlan = Callable[..., Plan]
+
+
+def made(plan: Plan, keys: set[str] | None = None, **options: bool) -> list[Case]:
+    cases = Cases(plan)
+    return [make() for make in cases.jobs(set(cases.keys) if keys is None else keys, **options)]
+
+
+def save(folder: Path, name: str, image: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(image).save(folder / name)
+    return folder
+
+
+def shard(path: Path, **members: np.ndarray) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, image in members.items():
+            content = BytesIO()
+            Image.fromarray(image).save(content, "PNG")
+            info = tarfile.TarInfo(name.replace("__", "/") + ".png")
+            info.size = content.tell()
+            content.seek(0)
+            archive.addfile(info, content)
+    return path
+
+
+def test_a_face_is_degraded_alike_in_any_company(plan: MakePlan) -> None:
+    together = made(plan())
+    (alone,) = made(plan(), {"face2"})
+    np.testing.assert_array_equal(alone.lq, together[2].lq)
+    assert alone.lq.shape == alone.gt.shape == (512, 512, 3)
+    (other,) = made(plan(seed=1), {"face2"})
+    assert other.params != alone.params
+
+
+def test_degradations_are_those_of_every_version(plan: MakePlan) -> None:
+    (case,) = made(plan(), {"face2"})
+    assert case.params is not None
+    assert case.params.sigma == pytest.approx(3.5916130088278155)
+    assert case.params.low_side(512) == 92
+    assert case.params.noise == pytest.approx(5.486168628626355)
+    assert case.params.jpeg == 69
+    # Blur, noise and JPEG of other versions of the libraries differ by far less.
+    assert (case.lq.mean(), case.lq.std()) == pytest.approx((129.83, 46.86), abs=0.05)
+    assert Cases(plan()).params("face2") == case.params
+
+
+def test_only_the_rate_differs_over_the_rates(plan: MakePlan) -> None:
+    (case,) = made(plan(metrics=("theta",)), {"face0"})
+    errors = [np.abs(face.astype(float) - case.gt).mean() for face in case.rates]
+    assert len(errors) == len(THETA_RATES)
+    assert errors == sorted(errors)
+    assert made(plan(metrics=("theta",)), {"face0"}, rates=False)[0].rates == ()
+    assert made(plan(metrics=("psnr",)), {"face0"})[0].rates == ()
+
+
+def test_inputs_of_sr16_are_pillows_reduction(plan: MakePlan, tmp_path: Path, face) -> None:
+    data = save(tmp_path / "sr", "a.png", face(1, 320))
+    save(data, "huge.png", np.zeros((1040, 1040, 3), np.uint8))
+    case, huge = made(plan(data=data, task="sr16"))
+    reduced = Image.fromarray(case.gt).resize((64, 64), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(case.lq, np.asarray(reduced))
+    assert case.gt.shape == (320, 320, 3)
+    assert huge.gt.shape == (1024, 1024, 3)
+    assert (case.params, case.rates) == (None, ())
+
+
+def test_faces_come_from_folders_shards_and_folders_of_shards(
+    faces: Path, tmp_path: Path, face
+) -> None:
+    found = dict(read_faces(faces))
+    assert list(found) == ["face0", "face1", "face2"]
+    np.testing.assert_array_equal(found["face1"], face(1))
+    (tmp_path / "shards").mkdir()
+    one = shard(tmp_path / "shards" / "0.tar", a=face(0), in__b=face(1))
+    shard(tmp_path / "shards" / "1.tar", c=face(2))
+    assert [key for key, _ in read_faces(one)] == ["a", "in/b"]
+    assert [key for key, _ in read_faces(tmp_path / "shards")] == ["a", "in/b", "c"]
+    assert [key for key, _ in read_faces(faces / "face2.png")] == ["face2"]
+
+
+def test_bad_data_is_named(plan: MakePlan, tmp_path: Path, face) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
+        Cases(plan(data=tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"nowhere\.tar: no such file; expected a tar shard"):
+        Cases(plan(data=tmp_path / "nowhere.tar"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: the folder holds no image and no tar shard"):
+        Cases(plan(data=tmp_path / "empty"))
+    wide = save(tmp_path / "wide", "w.png", np.zeros((256, 300, 3), np.uint8))
+    with pytest.raises(DataError, match=r"w\.png: expected an aligned square face.*300x256; crop"):
+        made(plan(data=wide))
+    small = save(tmp_path / "small", "s.png", np.zeros((128, 128, 3), np.uint8))
+    with pytest.raises(DataError, match=r"s\.png: .* at least 256 px, got 128x128"):
+        made(plan(data=small, task="sr16"))
+    twice = save(tmp_path / "twice", "a.png", face(0))
+    save(twice, "a.jpg", face(0))
+    with pytest.raises(DataError, match=r"a\.png: .*a\.jpg has the same name; rename one"):
+        Cases(plan(data=twice))
+
+
+def test_the_fingerprint_follows_the_faces(plan: MakePlan, tmp_path: Path, face) -> None:
+    data = save(tmp_path / "data", "a.png", face(0))
+    before = Cases(plan(data=data)).fingerprint
+    assert before == Cases(plan(data=data, seed=3)).fingerprint
+    save(data, "a.png", face(1, 300))
+    changed = Cases(plan(data=data)).fingerprint
+    save(data, "b.png", face(0))
+    assert len({before, changed, Cases(plan(data=data)).fingerprint}) == 3
+    assert Cases(plan(data=data, limit=1)).keys == ["a"]
+
+
+def test_ready_pairs_meet_by_file_stem(plan: MakePlan, tmp_path: Path, faces, face) -> None:
+    lq = tmp_path / "lq"
+    for index, side in enumerate((512, 256, 512)):
+        save(lq, f"face{index}.jpg", np.full((side, side, 3), 40 * index, np.uint8))
+    first, second, third = made(plan(lq=lq, metrics=("psnr",)))
+    assert [case.lq.shape for case in (first, second, third)] == [(512, 512, 3)] * 3
+    assert [round(case.lq.mean()) for case in (first, second, third)] == [0, 40, 80]
+    np.testing.assert_array_equal(third.gt, made(plan())[2].gt)
+    assert third.params is None
+    assert [case.key for case in made(plan(lq=lq, limit=2))] == ["face0", "face1"]
+
+
+def test_wrong_pairs_are_named(plan: MakePlan, tmp_path: Path, face) -> None:
+    data = save(tmp_path / "gt", "a.png", face(0))
+    save(data, "b.png", face(1))
+    lq = save(tmp_path / "lq", "a.png", np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(DataError, match=r"gt/b\.png: has no input of the same name in .*lq; pairs"):
+        Cases(plan(data=data, lq=lq))
+    save(lq, "b.png", np.zeros((64, 64, 3), np.uint8))
+    assert made(plan(data=data, lq=lq, task="sr16"))[1].lq.shape == (64, 64, 3)
+    with pytest.raises(DataError, match=r"lq/a\.png: is 64x64 px, expected 512x512 or 256x256 px"):
+        made(plan(data=data, lq=lq))
+    save(lq, "a.png", np.zeros((64, 32, 3), np.uint8))
+    with pytest.raises(DataError, match=r"is 32x64 px, expected 64x64 px for task sr16.*resize"):
+        made(plan(data=data, lq=lq, task="sr16"))
+    save(lq, "c.png", np.zeros((64, 64, 3), np.uint8))
+    save(lq, "d.png", np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(DataError, match=r"lq/c\.png: has no truth of the .*gt \(and 1 more\)"):
+        Cases(plan(data=data, lq=lq))
+    with pytest.raises(DataError, match=r"lq/c\.png: has no truth"):
+        Cases(plan(data=data, lq=lq, limit=1))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: the folder holds no image"):
+        Cases(plan(data=data, lq=tmp_path / "empty"))

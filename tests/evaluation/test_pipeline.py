@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from panini.errors import CheckpointError, ConfigError, DataError
+from panini.evaluation import Plan, run
+from panini.evaluation.cases import Cases
+from panini.evaluation.output import FILES
+from panini.images import to_tensor
+
+MakePlan = Callable[..., Plan]
+
+
+def unchanged(lq: torch.Tensor) -> torch.Tensor:
+    return lq
+
+
+def oracle(plan: Plan, *, blur: float = 0.0) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Knows the truth of every input: it is looked up."""
+    cases = Cases(plan)
+    known = {}
+    for make in cases.jobs(cases.keys, rates=False):
+        case = make()
+        known[F.avg_pool2d(to_tensor(case.lq), 64).sum().item()] = to_tensor(case.gt)
+
+    def draw(lq: torch.Tensor) -> torch.Tensor:
+        keys = [F.avg_pool2d(one[None], 64).sum().item() for one in lq]
+        return torch.cat([known[key] for key in keys]) + blur
+
+    return draw
+
+
+def lines(out: Path, system: str) -> list[dict]:
+    text = (out / "faces" / f"{system}.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_truth_beats_the_input_that_comes_back_unchanged(
+    plan: MakePlan, judge, drawing, weighing
+) -> None:
+    wish = plan(metrics=(*plan().metrics, "theta", "grid"), batch=2)
+    systems = [weighing("same", unchanged), drawing("truth known", oracle(wish))]
+    seen: list[tuple[int, int]] = []
+    report = run(wish, systems, judge=judge, progress=lambda *n: seen.append(n))
+    assert report.systems == ["input", "same", "truth known"]
+    assert seen == [(2, 3), (3, 3)]
+    for before, same, best in zip(*report.rows.values(), strict=True):
+        assert same.scores == before.scores
+        assert best.scores["psnr"] == 100
+        assert best.scores["lpips"] < 0.02 * before.scores["lpips"]
+        assert best.scores["identity"] < before.scores["identity"]
+        assert best.scores["sharpness"] == pytest.approx(best.gt_sharpness, rel=1e-3)
+        assert before.params == best.params
+        assert 16 <= (before.low_side or 0) <= 100
+        assert math.isnan(best.theta)
+        assert 0 < same.theta < 1
+    assert list(report.theta) == ["same"]
+    assert set(report.theta["same"].thetas) == {"face0", "face1", "face2"}
+    assert len(set(report.theta["same"].means)) == 4
+    assert report.change("same", "lpips").mean == 0
+    assert report.names["lpips"] == "lpips_vgg_caffe"
+    case = next(iter(Cases(wish).jobs({"face1"})))()
+    with Image.open(wish.out / "restored" / "truth known" / "face1.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), case.gt)
+    with Image.open(wish.out / "restored" / "input" / "face1.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), case.lq)
+    assert {path.name for path in wish.out.iterdir()} >= {*FILES, "plan.json"}
+    assert set(report.seconds) >= {"faces", "restore", "theta", "score", "files"}
+
+
+def test_super_resolution_is_scored_at_full_size_and_by_its_input(
+    plan: MakePlan, judge, drawing
+) -> None:
+    wish = plan(task="sr16", metrics=(*plan().metrics, "psnr_full", "faithfulness"))
+    known = oracle(wish)
+    systems = [drawing("truth known", known), drawing("pale", oracle(wish, blur=0.25))]
+    report = run(wish, systems, judge=judge)
+    assert report.systems == ["bicubic", "truth known", "pale"]
+    assert report.theta == {}
+    for bicubic, best, pale in zip(*report.rows.values(), strict=True):
+        assert best.scores["psnr_full"] == best.scores["faithfulness"] == best.scores["psnr"] == 100
+        assert best.scores["identity"] == best.scores["lpips"] == 0
+        assert bicubic.scores["faithfulness"] > 20
+        assert pale.scores["faithfulness"] < 20
+        assert (best.params, best.low_side) == ({}, None)
+    assert report.groups == ["all"]
+
+
+def test_an_evaluation_goes_on_where_it_was_stopped(plan: MakePlan, judge, drawing) -> None:
+    wish = plan(batch=1)
+
+    def fails_late(lq: torch.Tensor) -> torch.Tensor:
+        if failing.seen == 3:
+            raise RuntimeError("no power")
+        return lq
+
+    failing = drawing("one", fails_late)
+    with pytest.raises(RuntimeError, match="no power"):
+        run(wish, [failing], judge=judge)
+    assert len(lines(wish.out, "one")) == 2
+    assert not (wish.out / "report.json").exists()
+    # A killed run may leave half a line.
+    with (wish.out / "faces" / "one.jsonl").open("a") as file:
+        file.write('{"key": "face2", "par')
+    seen: list[tuple[int, int]] = []
+    one = drawing("one", unchanged)
+    report = run(wish, [one], judge=judge, progress=lambda *n: seen.append(n))
+    assert (one.seen, seen) == (1, [(3, 3)])
+    assert [row.key for row in report.rows["one"]] == ["face0", "face1", "face2"]
+    assert len(lines(wish.out, "one")) == 3
+    # Another system comes later: only it works.
+    one, two = drawing("one", unchanged), drawing("two", unchanged)
+    again = run(wish, [one, two], judge=judge)
+    assert (one.seen, two.seen) == (0, 3)
+    assert again.rows["one"] == again.rows["two"] == report.rows["one"]
+
+
+def test_another_plan_is_refused_unless_it_starts_afresh(plan: MakePlan, judge, drawing) -> None:
+    one = drawing("one", unchanged)
+    wish = plan(limit=1)
+    run(wish, [one], judge=judge)
+    with pytest.raises(ConfigError, match=r"out: was made with seed 0, now it is 1; choose"):
+        run(plan(limit=1, seed=1), [one], judge=judge)
+    with pytest.raises(ConfigError, match=r"was made with data .*1 faces.*now it is .*2 faces"):
+        run(plan(limit=2), [one], judge=judge)
+    with pytest.raises(ConfigError, match="was made with metrics psnr, ssim"):
+        run(plan(limit=1, metrics=("psnr",)), [one], judge=judge)
+    other = drawing("one", unchanged)
+    other.identity = "other weights"
+    with pytest.raises(ConfigError, match=r"holds results of another 'one'.*--overwrite"):
+        run(wish, [other], judge=judge)
+    afresh = drawing("one", unchanged)
+    report = run(plan(limit=2, seed=1, overwrite=True), [afresh], judge=judge)
+    assert afresh.seen == 2
+    assert len(report.rows["one"]) == 2
+
+
+def test_a_strangers_folder_is_left_alone(plan: MakePlan, judge, drawing) -> None:
+    wish = plan(overwrite=True)
+    (wish.out / "faces").mkdir(parents=True)
+    (wish.out / "faces" / "me.png").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=r"faces: is there already, but no plan\.json"):
+        run(wish, [drawing("one", unchanged)], judge=judge)
+    assert (wish.out / "faces" / "me.png").read_bytes() == b"mine"
+    wish = plan(out=wish.out / "faces" / "me.png")
+    with pytest.raises(ConfigError, match=r"me\.png: is a file, expected a folder"):
+        run(wish, [drawing("one", unchanged)], judge=judge)
+
+
+def test_damaged_results_are_named(plan: MakePlan, judge, drawing) -> None:
+    wish = plan(limit=1)
+    run(wish, [drawing("one", unchanged)], judge=judge)
+    (wish.out / "faces" / "one.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match=r"one\.jsonl: not lines of faces .*--overwrite"):
+        run(wish, [drawing("one", unchanged)], judge=judge)
+    (wish.out / "plan.json").write_text("[]")
+    with pytest.raises(DataError, match=r"plan\.json: cannot be read"):
+        run(wish, [drawing("one", unchanged)], judge=judge)
+
+
+def test_systems_that_cannot_be_compared_are_refused(plan: MakePlan, judge, drawing) -> None:
+    one = drawing("one", unchanged)
+    with pytest.raises(ConfigError, match="no system to evaluate"):
+        run(plan(), [], judge=judge)
+    with pytest.raises(ConfigError, match="one: two systems of that name"):
+        run(plan(), [one, one], judge=judge)
+    one.task = "sr16"
+    with pytest.raises(ConfigError, match="one: is for task sr16, the evaluation for mfr"):
+        run(plan(), [one], judge=judge)
+
+
+def test_metrics_are_chosen_and_their_weights_named(
+    plan: MakePlan, drawing, metrics_dir: Path
+) -> None:
+    one = drawing("one", unchanged)
+    report = run(plan(metrics=("ssim", "psnr"), limit=1), [one])
+    assert list(report.rows["one"][0].scores) == ["psnr", "ssim"]
+    with pytest.raises(ConfigError, match=r"metric 'psnrr': not known for task mfr; known: psnr,"):
+        plan(metrics=("psnrr",))
+    with pytest.raises(ConfigError, match="'faithfulness': not known for task mfr"):
+        plan(metrics=("faithfulness",))
+    with pytest.raises(CheckpointError, match=r"no such file.*--metrics-dir"):
+        run(plan(metrics=("lpips",), out=plan().out / "a"), [one])
+    wish = plan(metrics=("lpips_vgg_caffe",), metrics_dir=metrics_dir, out=plan().out / "b")
+    report = run(wish, [one])
+    assert report.names["lpips"] == "lpips_vgg_caffe"
+    assert list(report.rows["one"][0].scores) == ["lpips"]
+
+
+def test_sets_are_compared_by_the_network_at_hand(
+    plan: MakePlan, drawing, metrics_dir: Path, monkeypatch
+) -> None:
+    wish = plan(metrics=("fid", "kid"), metrics_dir=metrics_dir)
+    one = drawing("truth known", oracle(wish))
+    report = run(wish, [one])
+    before, best = report.sets["input"], report.sets["truth known"]
+    assert list(best) == ["fid_vgg16_caffe", "kid_vgg16_caffe"]
+    assert best["fid_vgg16_caffe"] < 1e-3 * before["fid_vgg16_caffe"]
+    # A second call reads the features that were kept.
+    monkeypatch.setattr(
+        "panini.metrics.distribution.FeatureNetwork.__call__", lambda *_: pytest.fail("drawn")
+    )
+    assert run(wish, [one]).sets == report.sets
+    with pytest.raises(DataError, match="fid needs at least two faces; leave it out"):
+        run(plan(metrics=("fid",), limit=1, metrics_dir=metrics_dir), [one])
+
+
+def test_hostile_names_stay_in_the_folder(plan: MakePlan, judge, drawing, tmp_path, face) -> None:
+    import tarfile
+
+    Image.fromarray(face(0)).save(tmp_path / "x.png")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "x.png", "../../over.png")
+    wish = plan(data=tmp_path / "x.tar")
+    report = run(wish, [drawing("../one", unchanged)], judge=judge)
+    assert report.rows["../one"][0].key == "../../over"
+    pictures = [path for path in wish.out.rglob("*.png") if path.name != "sheet.png"]
+    assert sorted(path.parent.parent for path in pictures) == [wish.out / "restored"] * 2
+    assert [path.name for path in pictures] == ["..%2F..%2Fover.png"] * 2
