@@ -138,3 +138,29 @@ def test_a_model_is_named_once(tmp_path, photo) -> None:
     failed = run_command(*options)
     assert failed.exit_code == 2
     assert "x: named twice" in failed.stderr
+
+
+def test_a_peer_that_is_not_there_is_named(tmp_path, photo) -> None:
+    options = ["--data", photo, "--out", tmp_path / "out", "--metrics", "psnr"]
+    for kind in ("peer", "gfpgan"):
+        failed = run_command(*options, "--model", f"{kind}:{tmp_path / 'none.pth'}")
+        assert failed.exit_code == 2
+        assert f"error: {tmp_path / 'none.pth'}: " in failed.stderr
+
+
+def test_latent_optimisation_takes_part(tmp_path, photo, parts, monkeypatch) -> None:
+    from panini import peers
+
+    net = save(tmp_path / "net.safetensors")
+    given = []
+
+    def system(source, name):
+        given.append(source)
+        return parts.Drawing(name, lambda lq: lq)
+
+    monkeypatch.setattr(peers, "pulse_system", system)
+    options = ["--data", photo, "--out", tmp_path / "out", "--metrics", "psnr", "--device", "cpu"]
+    done = run_command(*options, "--model", f"pulse:{net}", "--model", net)
+    assert done.exit_code == 0, done.output
+    assert "| faces | metric | input | pulse net | net |" in done.stdout
+    assert isinstance(given[0], PaniniNet)

@@ -203,7 +203,7 @@ def _contenders(models: Sequence[str], device: str) -> list[_Contender]:
 def _contender(text: str, name: str, device: str) -> _Contender:
     kind, source = _split(text)
     if kind == "pulse":
-        return _pulse(source, device)
+        return _pulse(source, name, device)
     if kind:
         from panini.peers import load_peer
 
@@ -231,13 +231,13 @@ def _network(text: str, name: str, device: str) -> _Contender:
     )
 
 
-def _pulse(source: str, device: str) -> _Contender:
+def _pulse(source: str, name: str, device: str) -> _Contender:
     """Latent optimisation through a prior, or through the one of a network."""
     from panini.checkpoints import load_model, load_prior, recognise
-    from panini.peers import PulseConfig, pulse_system
+    from panini.peers import pulse_system
 
     load = load_model if recognise(source).kind == "panini-net" else load_prior
-    system = pulse_system(load(source).to(device), PulseConfig())
+    system = pulse_system(load(source).to(device), name=name)
     return _Contender(source=f"pulse:{source}", systems=lambda _: [system], about={})
 
 
@@ -249,7 +249,11 @@ def _split(text: str) -> tuple[str, str]:
 
 def _short_names(models: Sequence[str]) -> list[str]:
     """Names for tables: of the files, without folder and suffix where that is enough."""
-    short = [Path(text).name.removesuffix(".safetensors") for text in models]
+    short = []
+    for text in models:
+        kind, source = _split(text)
+        stem = Path(source).name.removesuffix(".safetensors")
+        short.append(f"pulse {stem}" if kind == "pulse" else stem)
     counts = Counter(short)
     return [name if counts[name] == 1 else text for name, text in zip(short, models, strict=True)]
 

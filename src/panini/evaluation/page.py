@@ -48,6 +48,7 @@ h1{font-size:1.4em;overflow-wrap:anywhere}h2{font-size:1.15em;margin-top:2em}
 table{border-collapse:collapse;font-size:.9em;font-variant-numeric:tabular-nums}
 td,th{border-bottom:1px solid #ddd;padding:.3em .7em;text-align:right;white-space:nowrap}
 td:first-child,th:first-child,.labels td:nth-child(2),.labels th:nth-child(2){text-align:left}
+.labels td:nth-child(2){white-space:normal;min-width:7em}
 .missed{font-weight:bold}.legend span{margin-right:1.2em;white-space:nowrap}
 .legend svg{vertical-align:-3px;overflow:visible}
 .plots{display:grid;gap:1em;grid-template-columns:repeat(auto-fill,minmax(min(100%,21em),1fr))}
@@ -206,7 +207,8 @@ def _pictures(report: Report, faces: Sequence[Shown]) -> str:
     parts = []
     for face in faces:
         figures = "".join(
-            f'<figure><img src="{_data(picture)}" alt="{escape(name)}" loading="lazy">'
+            f'<figure><img src="{_data(picture)}" alt="{escape(name)}" '
+            f'width="{_SIDE}" height="{_SIDE}">'
             f"<figcaption>{escape(name)}</figcaption></figure>"
             for name, picture in zip(names, face.pictures, strict=True)
         )

@@ -211,14 +211,15 @@ def title(description: Description) -> str:
 
 
 def change(line: Line) -> str:
-    """Against the input: a difference of decibels, a share of anything else."""
+    """Against the input: a difference where there is a unit, else a share."""
     assert line.change is not None
     assert line.ratio is not None
     if not line.change.count:
         return NOTHING
-    if DESCRIPTIONS[line.metric].unit == "dB":
-        found = line.change
-        return f"{found.mean:+.2f} dB [{found.low:+.2f}, {found.high:+.2f}]"
+    if unit := DESCRIPTIONS[line.metric].unit:
+        found, digits = line.change, _digits(line)
+        low, high = f"{found.low:+.{digits}f}", f"{found.high:+.{digits}f}"
+        return f"{found.mean:+.{digits}f} {unit} [{low}, {high}]"
     mean, low, high = (
         100 * (value - 1) for value in (line.ratio.mean, line.ratio.low, line.ratio.high)
     )
@@ -271,5 +272,10 @@ def _mean(line: Line) -> str:
     found = line.mean
     if not found.count:
         return NOTHING
-    digits = 2 if DESCRIPTIONS[line.metric].unit in ("dB", "levels") else 4
+    digits = _digits(line)
     return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def _digits(line: Line) -> int:
+    """Decimals that a mean is told with."""
+    return 2 if DESCRIPTIONS[line.metric].unit in ("dB", "levels") else 4
