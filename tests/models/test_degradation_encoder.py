@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from panini.models.degradation_encoder import (
     DegradationEncoder,
     DegradationEncoderConfig,
+    _block_frequencies,
     _frequencies,
 )
 
@@ -50,13 +52,22 @@ def test_frequencies_are_those_of_jpeg():
     for down, right in ((0, 3), (5, 0), (7, 6)):
         y, x = (torch.arange(16.0) + 0.5 for _ in range(2))
         wave = torch.cos(torch.pi / 8 * down * y)[:, None] * torch.cos(torch.pi / 8 * right * x)
-        found = _frequencies((wave * 40 / 127.5).expand(1, 3, 16, 16))
-        assert found.shape == (1, 192, 2, 2)
+        found = _block_frequencies((wave * 40 / 127.5).expand(1, 3, 16, 16))
+        assert found.shape == (1, 96, 2, 2)
         lit = found.abs().amax(dim=(0, 2, 3)) > 1e-3
         assert lit.nonzero().flatten().tolist() == [8 * down + right]
         # The transform is orthonormal: a cosine of 40 levels, of 2 a side or √8 where it is 1.
         size = 40 * (2 if down else 8**0.5) * (2 if right else 8**0.5)
         assert found.abs().max().item() == pytest.approx(size / (size + 4), rel=1e-4)
+
+
+def test_coarse_frequencies_are_those_of_the_image_at_a_quarter():
+    lq = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = _frequencies(lq)
+    assert found.shape == (1, 192, 8, 12)
+    coarse = _block_frequencies(F.avg_pool2d(lq, 4))
+    torch.testing.assert_close(found[:, 96:, ::4, ::4], coarse)
+    torch.testing.assert_close(found[:, 96:, 3::4, 1::4], coarse)
 
 
 def test_noise_is_seen_beside_a_face_a_thousand_times_larger():
@@ -79,7 +90,7 @@ def test_every_weight_gets_a_gradient(kind):
     ("kind", "shape"),
     [
         ("mobile", (1, 3, 64, 66)),
-        ("spectral", (1, 3, 64, 68)),
+        ("spectral", (1, 3, 64, 72)),
         ("paper", (1, 1, 64, 64)),
         ("paper", (3, 64, 64)),
     ],

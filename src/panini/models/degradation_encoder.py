@@ -13,23 +13,36 @@ from torch.nn import functional as F
 
 LEAKY_SLOPE = 0.1
 HALF_LEVELS = 4.0
-"""Size of a frequency, levels of 0..255, at which `_frequencies` gives half of its limit."""
+"""Size of a frequency, levels of 0..255, at which `_block_frequencies` gives half of its limit."""
 
 Kind = Literal["paper", "mobile", "spectral"]
 
 
 def _frequencies(lq: Tensor) -> Tensor:
-    """Image (N, 3, H, W) in [-1, 1] → its 8×8 blocks' frequencies, (N, 192, H/8, W/8) in (-1, 1).
+    """What blur, downsampling, noise and JPEG change, (N, 192, H/8, W/8) in (-1, 1).
 
-    Luma and chroma under the cosine transform that JPEG uses, each compressed by x / (|x| + 4
-    levels): what a degradation leaves is small, and a face is a thousand times larger.
+    The 8×8 blocks' frequencies (`_block_frequencies`) of the image (N, 3, H, W) in [-1, 1], and of
+    the image at a quarter of its side, where coarse downsampling shows; each block of the
+    latter stands in the place of the sixteen that it covers.
     """
-    steps = torch.arange(8, dtype=torch.float32, device=lq.device)
+    coarse = _block_frequencies(F.avg_pool2d(lq, 4))
+    return torch.cat([_block_frequencies(lq), F.interpolate(coarse, scale_factor=4.0)], dim=1)
+
+
+def _block_frequencies(image: Tensor) -> Tensor:
+    """Blocks of 8×8 px under the cosine transform that JPEG uses: 64 of luma, 16 of each chroma.
+
+    Compressed by x / (|x| + 4 levels): what a degradation leaves is small, and a face is a
+    thousand times larger.
+    """
+    steps = torch.arange(8, dtype=torch.float32, device=image.device)
     cosines = torch.cos(math.pi / 8 * steps[:, None] * (steps + 0.5)) / 2
     cosines[0] /= 2**0.5
-    filters = torch.einsum("ai,bj->abij", cosines, cosines).reshape(64, 1, 8, 8)
-    ycc = torch.einsum("dc,nchw->ndhw", lq.new_tensor(_YCC), lq * 127.5)
-    found = F.conv2d(ycc, filters.repeat(3, 1, 1, 1).to(ycc.dtype), stride=8, groups=3)
+    filters = torch.einsum("ai,bj->abij", cosines, cosines)[:, :, None].to(image.dtype)
+    luma, blue, red = torch.einsum("dc,nchw->dnhw", image.new_tensor(_YCC), image * 127.5)
+    few = filters[:4, :4].flatten(0, 1)
+    parts = ((luma, filters.flatten(0, 1)), (blue, few), (red, few))
+    found = torch.cat([F.conv2d(x[:, None], f, stride=8) for x, f in parts], dim=1)
     return found / (found.abs() + HALF_LEVELS)
 
 
@@ -73,7 +86,7 @@ _LAYOUTS: dict[Kind, _Layout] = {
         prepare=_frequencies,
         channels=192,
         convs=((96, 1), (128, 2), (192, 2)),
-        divisor=8,
+        divisor=32,
         pointwise=True,
     ),
 }
@@ -124,7 +137,7 @@ class DegradationEncoder(nn.Module):
         """Encode the degradation.
 
         Args:
-            lq: RGB in [-1, 1], (N, 3, H, W); H and W multiples of 4 (mobile) or 8 (spectral).
+            lq: RGB in [-1, 1], (N, 3, H, W); H and W multiples of 4 (mobile) or 32 (spectral).
 
         Returns:
             v_DR, (N, dim), not normalised.
