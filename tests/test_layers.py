@@ -16,7 +16,7 @@ LAYERS = [
     {"cli", "web"},
     {
         *("drawing", "restored", "restorer", "upscaler", "editing", "batch", "training"),
-        "evaluation",
+        *("evaluation", "peers", "reproduce"),
     },
     {"checkpoints", "data", "shards", "losses", "metrics", "faces"},
     {"models", "features", "degradations", "consistency"},

@@ -52,7 +52,9 @@ class MissingExtraError(PaniniError):
     Args:
         extra: Name of the extra in pyproject.toml.
         feature: What was asked for, as the user would say it.
+        remedy: What to do where installing the extra is not enough; None says how to install it.
     """
 
-    def __init__(self, extra: str, feature: str) -> None:
-        super().__init__(f"{feature} needs the extra {extra}: pip install 'panini-net[{extra}]'")
+    def __init__(self, extra: str, feature: str, remedy: str | None = None) -> None:
+        remedy = remedy or f"pip install 'panini-net[{extra}]'"
+        super().__init__(f"{feature} needs the extra {extra}: {remedy}")
