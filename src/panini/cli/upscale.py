@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from panini.cli.restore import (
+from panini.cli.options import (
     MACHINE,
     Consistent,
     Device,
@@ -16,10 +16,8 @@ from panini.cli.restore import (
     Out,
     Overwrite,
     Quality,
-    complain,
-    shown,
-    told_thetas,
 )
+from panini.cli.restore import complain, shown, told_thetas
 from panini.errors import CheckpointError, ImageError, MissingExtraError, NoFaceError
 
 if TYPE_CHECKING:
