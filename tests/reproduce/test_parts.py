@@ -91,8 +91,9 @@ def test_figure_7_has_a_row_for_each_rate(study):
 
 def test_what_is_there_is_not_made_again(study, options, untrainable):
     before = {name: table(study, name)["rows"] for name in ("table1", "beyond-dre")}
-    reproduce("table1", options(out=study))
-    reproduce("beyond", options(out=study, only=("dre",)))
+    command = "panini reproduce all"
+    reproduce("table1", options(out=study, command=command))
+    reproduce("beyond", options(out=study, command=command, only=("dre",)))
     for name, rows in before.items():
         assert table(study, name)["rows"] == rows
 

@@ -39,7 +39,7 @@ def reproduce(
     ] = None,
     models: Annotated[
         Path | None,
-        typer.Option(help="Folder of other restorers' official weights: GFPGAN*.pth, GPEN*.pth."),
+        typer.Option(help="Folder of other restorers' official weights, as GFPGANv1.4.pth."),
     ] = None,
     model: Annotated[
         str | None,

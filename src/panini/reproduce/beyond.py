@@ -69,7 +69,7 @@ def levels(study: Study) -> list[Path]:
     table = Table(
         name="beyond-levels",
         title="What each fused level contributes",
-        about=study.about("mfr") | {"network": name},
+        about=study.about() | {"task": "mfr", "network": name},
         rows=rows,
         reference=reference,
         notes=[

@@ -29,6 +29,9 @@ METHODS: dict[str, str] = {
 }
 """Fusion method → what it is, and whose."""
 
+REFERENCE = "dafi"
+"""What the others are set against."""
+
 SHIPPED = "shipped"
 """`--only`: the network that ships, which had other training than the rows of the study."""
 
@@ -115,21 +118,21 @@ def fusion_table(study: Study, name: str) -> list[Path]:
     chosen = study.chosen(rows_of(name))
     entries = [_trained(study, spec.task, method) for method in _ready(study, spec, chosen)]
     absent: dict[str, str] = {}
-    if SHIPPED in chosen or study.is_measured(spec.task, SHIPPED):
+    if SHIPPED in chosen or (spec.others and study.is_measured(spec.task, SHIPPED)):
         entries += _shipped(study, spec.task)
     if OFFICIAL in chosen:
         found, absent = official_rows(study, spec.task)
         entries += [_Entry(*pair) for pair in found]
-    reference = "dafi" if any(entry.row.system == "dafi" for entry in entries) else None
-    rows = _measured(study, spec.task, entries, reference)
-    if PULSE in chosen or study.is_measured(f"{spec.task}-{PULSE}", PULSE):
-        rows.append(pulse_row(study, spec.task))
+    ours = next((entry.system for entry in entries if entry.row.system == REFERENCE), None)
+    rows = _measured(study, spec.task, entries, None if ours is None else REFERENCE)
+    if PULSE in chosen or (spec.others and study.is_measured(f"{spec.task}-{PULSE}", PULSE)):
+        rows.append(pulse_row(study, spec.task, ours))
     table = Table(
         name=name,
         title=spec.title,
         about=study.about(spec.task),
         rows=rows,
-        reference=reference,
+        reference=None if ours is None else REFERENCE,
         published=spec.published,
         absent=absent,
         notes=NOTES,

@@ -122,10 +122,10 @@ def markdown(table: Table) -> str:
         head, *rows = table.published
         parts += ["The paper's own, with its networks, data and degradations:", grid(head, rows)]
     if table.absent:
-        absent = grid(("not there", "why"), list(table.absent.items()))
-        parts.append(absent)
-    parts += [f"- {note}" for note in table.notes]
-    return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("\n- ", "\n\n- ", 1) + "\n"
+        parts.append(grid(("not there", "why"), list(table.absent.items())))
+    if table.notes:
+        parts.append("\n".join(f"- {note}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
 
 
 def _scores_table(rows: Sequence[Row]) -> str:
