@@ -28,7 +28,7 @@ class Spec:
 SPECS: dict[str, Spec] = {
     "mobile-mfr": Spec(
         file="mobile-mfr.safetensors",
-        sha256="b56a7ee18a035d1b70970cf0ae8f316bd5f9622e7fff42421adceb6415c957e4",
+        sha256="1a3ac9e702eb88948b5fb30d43aa997fba745d097c7f93ab8a1a1f408111165b",
         licence="research and non-commercial use only, see NOTICE",
     ),
 }

@@ -15,7 +15,7 @@ LEAKY_SLOPE = 0.1
 HALF_LEVELS = 4.0
 """Size of a frequency, levels of 0..255, at which `_block_frequencies` gives half of its limit."""
 
-Kind = Literal["paper", "mobile", "spectral"]
+Kind = Literal["paper", "mobile"]
 
 
 def _frequencies(lq: Tensor) -> Tensor:
@@ -73,16 +73,8 @@ _LAYOUTS: dict[Kind, _Layout] = {
         divisor=1,
         pointwise=False,
     ),
-    # Rearranging keeps every pixel where pooling drops the noise and JPEG traces, and the
-    # convolutions run at a sixteenth of the area.
+    # Pooling drops the noise and JPEG traces; frequencies show them, at a 64th of the area.
     "mobile": _Layout(
-        prepare=lambda lq: F.pixel_unshuffle(lq, 4),
-        channels=48,
-        convs=((64, 1), (96, 2), (128, 2), (192, 2)),
-        divisor=4,
-        pointwise=True,
-    ),
-    "spectral": _Layout(
         prepare=_frequencies,
         channels=192,
         convs=((96, 1), (128, 2), (192, 2)),
@@ -97,8 +89,8 @@ class DegradationEncoderConfig:
     """Which degradation encoder."""
 
     kind: Kind = "paper"
-    """"paper" as the authors built it; "mobile" is lighter and looks at all pixels of 512 px;
-    "spectral" is as light and sees the frequencies that blur, noise and JPEG change."""
+    """"paper" as the authors built it; "mobile" is lighter and sees the frequencies of all pixels
+    of 512 px, which blur, noise and JPEG change."""
     dim: int = 256
     """Length of the degradation representation."""
 
@@ -137,7 +129,7 @@ class DegradationEncoder(nn.Module):
         """Encode the degradation.
 
         Args:
-            lq: RGB in [-1, 1], (N, 3, H, W); H and W multiples of 4 (mobile) or 32 (spectral).
+            lq: RGB in [-1, 1], (N, 3, H, W); H and W multiples of 32 for mobile.
 
         Returns:
             v_DR, (N, dim), not normalised.
