@@ -62,7 +62,7 @@ def metrics_dir(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The judge's networks as files."""
     folder = tmp_path_factory.mktemp("metrics")
     vgg, heads, identity_net = (folder / name for name in WEIGHTS)
-    save_file(judge.lpips.vgg.state_dict(), vgg, {"preprocess": "caffe"})
+    save_file(judge.lpips.network.state_dict(), vgg, {"preprocess": "caffe"})
     save_file({f"lin{i}.weight": judge.lpips.get_buffer(f"head{i}") for i in range(5)}, heads)
     state = {}
     for key, value in judge.identity.state_dict().items():

@@ -19,9 +19,7 @@ def build(kind: str) -> DegradationEncoder:
     return DegradationEncoder(DegradationEncoderConfig(kind=kind)).eval()  # pyright: ignore
 
 
-@pytest.mark.parametrize(
-    ("kind", "sides"), [("paper", (64, 90)), ("mobile", (64, 96))]
-)
+@pytest.mark.parametrize(("kind", "sides"), [("paper", (64, 90)), ("mobile", (64, 96))])
 def test_one_vector_whatever_the_size(kind, sides):
     assert build(kind)(torch.zeros(1, 3, *sides)).shape == (1, 256)
 

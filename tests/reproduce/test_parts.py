@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from panini.checkpoints import load_model
 from panini.cli.main import app
 from panini.errors import ConfigError
-from panini.reproduce import parts, reproduce
+from panini.models.bands import BandsConfig
+from panini.models.panini_net import PaniniNet, named_config
+from panini.reproduce import figure, parts, reproduce
+from panini.reproduce.figure import prior_faces
 from panini.reproduce.fusion import METHODS
 from panini.training import degradation, restoration
 
@@ -158,3 +163,12 @@ def test_mistakes_are_one_line(arguments, message, tmp_path):
 
 def test_every_part_is_offered():
     assert list(parts.PARTS) == ["table4", "figure7", "table3", "table2", "table1", "beyond"]
+
+
+def test_figure_7_shows_features_without_bands_too():
+    torch.manual_seed(0)
+    bands = BandsConfig(levels=(128, 64, 32, 16, 8))
+    net = PaniniNet(replace(named_config("tiny"), bands=bands)).eval()
+    faces = prior_faces(net, 1, seed=0)
+    assert figure.sheet(net, faces, seed=0).size == (6 * 196 - 4, 22 + 4 * (192 + 22))
+    assert net.bands is not None

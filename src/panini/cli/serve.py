@@ -13,7 +13,10 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
     model: Annotated[
-        str, typer.Option(metavar="NAME|PATH", help="A shipped model or a .safetensors file.")
+        str,
+        typer.Option(
+            metavar="auto|NAME|PATH", help="A shipped model, a file, or auto: by the face's size."
+        ),
     ] = "mobile-mfr",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     max_mb: Annotated[float, typer.Option(help="Largest file that is taken, MB.")] = 20.0,

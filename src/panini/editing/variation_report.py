@@ -200,7 +200,7 @@ def _rms_between(pictures: Sequence[np.ndarray]) -> dict[tuple[int, int], float]
 def _lpips_between(pictures: Sequence[np.ndarray], lpips: LPIPS) -> dict[tuple[int, int], float]:
     import torch
 
-    device = next(iter(lpips.vgg.parameters()), torch.zeros(1)).device
+    device = next(iter(lpips.network.parameters()), torch.zeros(1)).device
     with torch.inference_mode():
         features = [
             lpips.features(to_tensor(np.rint(x.clip(0, 255)).astype(np.uint8)).to(device))

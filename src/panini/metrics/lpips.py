@@ -47,11 +47,6 @@ class LPIPS(nn.Module):
             return "lpips_alex"
         return "lpips_vgg_caffe" if self.network.preparation == "caffe" else "lpips_vgg"
 
-    @property
-    def vgg(self) -> VGG16 | AlexNet:
-        """The network, as it was called when there was one."""
-        return self.network
-
     def features(self, images: Tensor) -> list[Tensor]:
         """Activations of the five layers with channels of unit length, for reuse of a truth.
 
