@@ -62,7 +62,7 @@ def test_calibration_evens_the_axes_out_and_keeps_the_projection():
         # Almost all of the variance on one axis, as contrast leaves it.
         encoder.pointwise.weight[0] *= 50
         encoder.pointwise.bias.add_(3)
-    lq = torch.rand(128, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    lq = torch.rand(128, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     lq = lq * torch.linspace(0.1, 1, 128).view(-1, 1, 1, 1)
     before = encoder(lq).detach()
     projected = encoder.project(before)
