@@ -9,9 +9,10 @@ from PIL import Image
 
 from panini.consistency import project
 from panini.evaluation import ConsistentSystem, input_system, network_system
-from panini.evaluation.sizes import resize, stored
+from panini.evaluation.sizes import resize
 from panini.evaluation.systems import Weighing, identity_of
 from panini.images import to_tensor, to_uint8
+from panini.metrics.psnr import stored
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniNet, named_config
 

@@ -13,9 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
+from panini.data import resize
 from panini.degradations import DegradationParams, bilinear_antialias, degrade, sample_floor
 from panini.errors import DataError
 from panini.evaluation.faces import Face, iter_faces
@@ -126,7 +126,8 @@ class Cases:
     def _truth(self, face: Face) -> RgbImage:
         image = face.read()
         check_face(face.where, image)
-        return _at_degraded_size(image) if self.plan.task == "mfr" else _at_most_gt_size(image)
+        side = DEGRADED_SIZE if self.plan.task == "mfr" else min(image.shape[0], GT_SIZE)
+        return resize(image, side)
 
     def _ready(self, face: Face, truth: Face) -> RgbImage:
         """The input of a ready pair.
@@ -146,7 +147,7 @@ class Cases:
                 f"{face.where}: is {width}x{height} px, expected {wanted} px for task "
                 f"{self.plan.task} and its truth {truth.where}; resize it"
             )
-        return lq if self.plan.task == "sr16" else _at_degraded_size(lq)
+        return lq if self.plan.task == "sr16" else resize(lq, DEGRADED_SIZE)
 
 
 def at_rate(key: str, gt: RgbImage, seed: int, rate: float) -> RgbImage:
@@ -204,22 +205,6 @@ def _refuse(lonely: list[str], what: str) -> None:
         raise DataError(
             f"{lonely[0]}: {what}{others}; pairs have one file stem: rename it, or leave it out"
         )
-
-
-def _at_degraded_size(image: RgbImage) -> RgbImage:
-    height = image.shape[0]
-    if height == DEGRADED_SIZE:
-        return image
-    method = cv2.INTER_AREA if height > DEGRADED_SIZE else cv2.INTER_CUBIC
-    resized = cv2.resize(image, (DEGRADED_SIZE, DEGRADED_SIZE), interpolation=method)
-    return np.asarray(resized, dtype=np.uint8)
-
-
-def _at_most_gt_size(image: RgbImage) -> RgbImage:
-    if image.shape[0] <= GT_SIZE:
-        return image
-    reduced = cv2.resize(image, (GT_SIZE, GT_SIZE), interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, dtype=np.uint8)
 
 
 def _generator(key: str, seed: int, stream: int) -> np.random.Generator:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from panini.evaluation.plan import Plan
 from panini.evaluation.results import FaceRow
@@ -44,7 +45,12 @@ class ThetaResult:
     @property
     def rising(self) -> float:
         """Share of the faces whose θ rises at every step."""
-        return float(np.mean([np.all(np.diff(values) > 0) for values in self.thetas.values()]))
+        return rising(list(self.thetas.values()))
+
+
+def rising(over_rates: ArrayLike) -> float:
+    """Share of the faces whose θ, (faces, rates), rises at every step."""
+    return float(np.mean(np.all(np.diff(over_rates, axis=1) > 0, axis=1)))
 
 
 @dataclass(frozen=True, kw_only=True)

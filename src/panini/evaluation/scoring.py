@@ -11,12 +11,12 @@ from torch import Tensor
 from panini.degradations import bilinear_antialias
 from panini.evaluation.cases import Case
 from panini.evaluation.plan import GRID, SR16_ONLY, Plan
-from panini.evaluation.sizes import COMPARED_SIZE, resize, stored
+from panini.evaluation.sizes import COMPARED_SIZE, resize
 from panini.evaluation.systems import Drawn
 from panini.images import RgbImage, to_tensor, to_uint8
 from panini.metrics.grid import grid_amplitude
 from panini.metrics.judge import MOST_DB, Judge
-from panini.metrics.psnr import psnr
+from panini.metrics.psnr import psnr, stored
 from panini.metrics.sharpness import sharpness
 
 

@@ -1,4 +1,4 @@
-"""At which sizes faces are degraded, given to systems and compared; and as what they are judged."""
+"""At which sizes faces are degraded, given to systems and compared."""
 
 from __future__ import annotations
 
@@ -23,8 +23,3 @@ def resize(images: Tensor, size: int) -> Tensor:
     if side > size:
         return F.interpolate(images, size=(size, size), mode="area")
     return F.interpolate(images, size=(size, size), mode="bicubic", align_corners=False)
-
-
-def stored(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as a file holds them: clamped, 8 bits."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1

@@ -119,11 +119,7 @@ class NetworkSystem:
     @torch.inference_mode()
     def theta(self, lq: Tensor) -> Tensor:
         """θ without drawing the faces (Eq. 11)."""
-        degradation = self.net.degradation(resize(lq, self.in_size))
-        masks = self.net.fusion.masks(degradation, self.control)
-        if not masks:
-            return lq.new_full((len(lq),), torch.nan)
-        return masks[max(masks)].mean(dim=(1, 2, 3))
+        return self.net.theta(resize(lq, self.in_size), self.control)
 
 
 class ConsistentSystem:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from panini.features.inception import build_inception
 from panini.features.vgg16 import VGG16, load_vgg16
-from panini.metrics.psnr import to_levels
+from panini.metrics.psnr import stored
 from panini.metrics.weights import FILES, find_weights, read_tensors
 
 Features = NDArray[np.float64]
@@ -56,8 +56,7 @@ class FeatureNetwork:
         Returns:
             (N, D): D is 2048 of Inception, 512 of VGG-16.
         """
-        stored = to_levels(images.to(self.device)) / 127.5 - 1
-        return self.network(stored).double().cpu().numpy()
+        return self.network(stored(images.to(self.device))).double().cpu().numpy()
 
 
 class KernelDistance(NamedTuple):

@@ -20,6 +20,11 @@ def to_levels(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).clamp(0, 255).round()
 
 
+def stored(images: Tensor) -> Tensor:
+    """Images as a file holds them, in [-1, 1] again: clipped, 8 bits. Input as of `to_levels`."""
+    return to_levels(images) / 127.5 - 1
+
+
 def psnr(restored: Tensor, gt: Tensor) -> Tensor:
     """PSNR of stored images: uint8 RGB, peak 255.
 

@@ -218,6 +218,10 @@ class PaniniNet(nn.Module):
             return self.degradation_constant.expand(lq.shape[0], -1)
         return self.degradation_encoder(lq)
 
+    def theta(self, lq: Tensor, control: FusionControl | None = None) -> Tensor:
+        """θ of Eq. 11 without drawing the faces, see `PaniniOutput.theta`: (N,)."""
+        return _theta(self.fusion.masks(self.degradation(lq), control), lq)
+
     def forward(
         self,
         lq: Tensor,

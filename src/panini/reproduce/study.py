@@ -16,9 +16,6 @@ from panini import evaluation
 from panini.checkpoints import load_model
 from panini.errors import ConfigError, DataError, TrainingError
 from panini.evaluation import Plan, Report, System
-from panini.evaluation.cases import Cases
-from panini.evaluation.output import write_report
-from panini.evaluation.results import Results
 from panini.images import write_whole
 from panini.models.panini_net import PaniniNet, Task
 from panini.reproduce.budget import Budget
@@ -299,11 +296,8 @@ class Study:
         )
         names = ", ".join(system.name for system in systems)
         logger.info("evaluation %s: %s", folder, names)
-        report = evaluation.run(plan, systems, progress=_tell(folder))
-        cases = Cases(plan)
-        results = Results(plan, [evaluation.input_system(task), *systems], cases, report.names)
-        write_report(report, cases, results, self.about(task))
-        return report
+        about = self.about(task)
+        return evaluation.run(plan, systems, about=about, progress=_tell(folder))
 
 
 def _tell(folder: str) -> Callable[[int, int], None]:

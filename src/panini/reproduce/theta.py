@@ -16,6 +16,7 @@ from panini.degradations import degrade, sample_floor
 from panini.evaluation import read_faces
 from panini.evaluation.cases import THETA_RATES, at_rate
 from panini.evaluation.plots import Axes, Point, scatter
+from panini.evaluation.report import rising
 from panini.evaluation.sizes import DEGRADED_SIZE, resize
 from panini.evaluation.tables import table as grid
 from panini.images import RgbImage, to_tensor, write_whole
@@ -106,8 +107,7 @@ def measure(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], *, seed: int)
 def _theta(net: PaniniNet, images: Sequence[RgbImage]) -> list[float]:
     device = next(net.parameters()).device
     lq = torch.cat([to_tensor(image) for image in images]).to(device)
-    masks = net.fusion.masks(net.degradation(resize(lq, net.config.in_size)))
-    return masks[max(masks)].mean(dim=(1, 2, 3)).tolist()
+    return net.theta(resize(lq, net.config.in_size)).tolist()
 
 
 # ----------------------------------------------------------------------------------------------
@@ -139,11 +139,6 @@ def rank_interval(a: Floats, b: Floats, *, seed: int = 0) -> Interval:
 
 # ----------------------------------------------------------------------------------------------
 # What is written
-
-
-def rising(over_rates: Floats) -> float:
-    """Share of the faces whose θ rises at every step."""
-    return float(np.mean(np.all(np.diff(over_rates, axis=1) > 0, axis=1)))
 
 
 def _rates(found: Thetas) -> str:

@@ -7,6 +7,7 @@ features in units of the prior's own. No image is synthesised above 64 px: it is
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -98,7 +99,7 @@ class WarmupStage(Stage):
         self.engine = Engine(config)
         self.net = build_network(config.start, config.seed)
         check_lq_size(self.net, config)
-        self.ema = build_network(config.start, config.seed)
+        self.ema = copy.deepcopy(self.net)
         self.latents = LatentSpace(self.net.prior).to(self.engine.device)
         for net in (self.net, self.ema):
             net.to(self.engine.device)
