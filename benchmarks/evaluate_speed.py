@@ -1,13 +1,14 @@
 """Where the time of an evaluation goes: it should be bound by the network.
 
     python benchmarks/evaluate_speed.py --faces 20
-    python benchmarks/evaluate_speed.py --metrics-dir DIR --limit 1.0
+    python benchmarks/evaluate_speed.py --faces 20 --metrics-dir DIR
 
 Evaluates a model on faces made on the fly, or on --data, and prints the seconds of each step: the
 restorer itself; the metrics; and what the caller waited for (faces that were not read and degraded
 in time, pictures that were not written in time), with the report. Without --metrics-dir, only the
-metrics that need no network of their own are computed. Ends with 1 if the share of all that is not
-the restorer is above --limit.
+metrics that need no network of their own are computed; with it, the frozen networks of the metrics
+(VGG-16, the face descriptor) are networks like the restorer, and are told apart from the arithmetic
+around them. Ends with 1 if the share of the time outside all networks is above --limit.
 """
 
 from __future__ import annotations
@@ -20,9 +21,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from panini.checkpoints import load_model
 from panini.evaluation import Plan, Report, network_system, run
+from panini.features.alexnet import AlexNet
+from panini.features.identity import IdentityNet
+from panini.features.inception import FidInception
+from panini.features.vgg16 import VGG16
 from panini.runtime import keep_memory, resolve_device
 
 FACE = Path(__file__).parents[1] / "examples" / "face_truth.png"
@@ -36,6 +46,25 @@ STEPS = {
     "files": "waiting for files",
 }
 OWN = ("restore", "theta")
+FROZEN = (VGG16, AlexNet, FidInception, IdentityNet)
+
+
+class Clock:
+    """Adds up the seconds inside the metrics' frozen networks, wherever they are called."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = 0.0
+        register_module_forward_pre_hook(self._before)
+        register_module_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, _: object) -> None:
+        if isinstance(module, FROZEN):
+            self._start = time.perf_counter()
+
+    def _after(self, module: nn.Module, *_: object) -> None:
+        if isinstance(module, FROZEN):
+            self.seconds += time.perf_counter() - self._start
 
 
 def make_faces(folder: Path, count: int) -> None:
@@ -76,9 +105,10 @@ def main() -> None:
     parser.add_argument("--metrics-dir", type=Path, help="frozen networks: takes all metrics")
     parser.add_argument("--faces", type=int, default=20)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=0.20, help="share outside the restorer")
+    parser.add_argument("--limit", type=float, default=0.20, help="share outside all networks")
     options = parser.parse_args()
     keep_memory()
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         data = options.data
         if data is None:
@@ -93,11 +123,11 @@ def main() -> None:
         print(f"{name:28} {seconds / count:7.3f} s a face {seconds / total:7.1%}")
     rest = total - sum(report.seconds.values())
     print(f"{'loading, report':28} {rest / count:7.3f} s a face {rest / total:7.1%}")
-    share = 1 - sum(report.seconds.get(step, 0.0) for step in OWN) / total
-    print(
-        f"outside the restorer {share:.1%}, of which metrics {report.seconds['score'] / total:.1%}"
-    )
-    if share > options.limit:
+    own = sum(report.seconds.get(step, 0.0) for step in OWN) / total
+    frozen = clock.seconds / total
+    print(f"restorer {own:.1%}, networks of the metrics {frozen:.1%}")
+    print(f"outside all networks {1 - own - frozen:.1%} of the time")
+    if 1 - own - frozen > options.limit:
         raise SystemExit(1)
 
 

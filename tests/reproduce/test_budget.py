@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from panini.errors import ConfigError
+from panini.evaluation import Plan
 from panini.models.panini_net import named_config
 from panini.reproduce.budget import FOLDER, NAMES, EvaluationConfig, load_budget
 
@@ -92,4 +93,12 @@ def test_metrics_of_the_other_task_are_left_out():
     config = EvaluationConfig(metrics=("psnr", "grid", "psnr_full", "fid"))
     assert config.metrics_of("mfr") == ("psnr", "grid", "fid")
     assert config.metrics_of("sr16") == ("psnr", "psnr_full", "fid")
-    assert EvaluationConfig().metrics_of("mfr") == ("all",)
+    assert EvaluationConfig().metrics_of("mfr") is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("task", ["mfr", "sr16"])
+def test_what_a_budget_measures_can_be_planned(name, task, tmp_path):
+    wanted = load_budget(name).config.evaluation.metrics_of(task)
+    plan = Plan(data=tmp_path, task=task, out=tmp_path / "out", metrics=wanted)
+    assert "psnr" in plan.wanted

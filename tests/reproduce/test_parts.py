@@ -16,8 +16,8 @@ from panini.errors import ConfigError
 from panini.models.bands import BandsConfig
 from panini.models.panini_net import PaniniNet, named_config
 from panini.reproduce import figure, parts, reproduce
-from panini.reproduce.figure import prior_faces
 from panini.reproduce.fusion import METHODS
+from panini.reproduce.sheets import prior_faces
 from panini.training import degradation, restoration
 
 TABLES = ("table1", "table2", "table3", "table4")
@@ -92,6 +92,15 @@ def test_figure_7_has_a_row_for_each_rate(study):
         with Image.open(study / f"{name}.png") as picture:
             # Input, Y, both alone, truth; a title, and four captions.
             assert picture.size == (5 * 196 - 4, 22 + 4 * (192 + 22))
+
+
+@pytest.mark.parametrize(("name", "columns"), [("table1", 7), ("table2", 8), ("table3", 5)])
+def test_tables_have_a_sheet_of_faces_that_nobody_has(study, name, columns):
+    # Input, five methods, truth; super-resolution shows the small face as well.
+    with Image.open(study / f"{name}-synthetic.png") as picture:
+        assert picture.size == (columns * 260 - 4, 22 + 2 * (256 + 22))
+    shown = study / "synthetic" / ("mfr" if name == "table1" else "sr16")
+    assert sorted(path.name for path in shown.iterdir()) == ["synthetic-0.png", "synthetic-1.png"]
 
 
 def test_what_is_there_is_not_made_again(study, options, untrainable):
@@ -170,6 +179,6 @@ def test_figure_7_shows_features_without_bands_too():
     torch.manual_seed(0)
     bands = BandsConfig(levels=(128, 64, 32, 16, 8))
     net = PaniniNet(replace(named_config("tiny"), bands=bands)).eval()
-    faces = prior_faces(net, 1, seed=0)
+    faces = prior_faces(net.prior, 1, seed=0)
     assert figure.sheet(net, faces, seed=0).size == (6 * 196 - 4, 22 + 4 * (192 + 22))
     assert net.bands is not None

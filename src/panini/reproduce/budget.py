@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,10 @@ class EvaluationConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Of the degradations."""
 
-    def metrics_of(self, task: Task) -> tuple[str, ...]:
-        """The metrics without those that only the other task has."""
+    def metrics_of(self, task: Task) -> tuple[str, ...] | None:
+        """The metrics without those that only the other task has; None = all."""
         if self.metrics is None:
-            return ("all",)
+            return None
         other: Task = "mfr" if task == "sr16" else "sr16"
         foreign = set(known_metrics(other)) - set(known_metrics(task))
         return tuple(name for name in self.metrics if name not in foreign)
@@ -69,9 +70,9 @@ class BudgetConfig(Config):
     """Recipe of the degradation stage, for the study of its pairs."""
     crop: int = Field(gt=0)
     """Side that both kinds of pairs see, px: DASR's need patches."""
-    network: str | None = None
-    """What table 4, figure 7 and the levels are measured on: a shipped model or a file. None = the
-    study's own run of DAFI."""
+    networks: Mapping[Task, str] = Field(default_factory=dict)
+    """Task → a shipped model or a file that stands beside the runs. That for mfr is what table 4,
+    figure 7 and the levels are measured on; without it, the study's own run of DAFI."""
     seed: int = 0
     """Of every run."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -81,6 +82,8 @@ class BudgetConfig(Config):
     """Faces on which levels are left out; None = as `evaluation`."""
     figure_faces: int = Field(default=2, gt=0)
     """Faces of figure 7."""
+    synthetic_faces: int = Field(default=4, gt=0)
+    """New faces of the prior, for sheets that show nobody."""
     pulse: PulseRowConfig = PulseRowConfig()
     probe: ProbeConfig = ProbeConfig()
 

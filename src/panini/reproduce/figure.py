@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from panini.evaluation.sizes import DEGRADED_SIZE, resize
 from panini.images import RgbImage, to_tensor, to_uint8
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniNet, PaniniOutput
-from panini.reproduce.sheets import write_picture
+from panini.reproduce.sheets import prior_faces, write_picture
 from panini.reproduce.study import Study
 
 COLUMNS: dict[str, FusionControl | None] = {
@@ -37,23 +37,14 @@ def figure(study: Study) -> list[Path]:
     net, _ = study.masked_network()
     count, seed = study.config.figure_faces, study.config.evaluation.seed
     files = [
-        write_picture(study.out / "figure7.png", sheet(net, prior_faces(net, count, seed), seed))
+        write_picture(
+            study.out / "figure7.png", sheet(net, prior_faces(net.prior, count, seed), seed)
+        )
     ]
     if study.options.data is not None:
         faces = itertools.islice(read_faces(study.data), count)
         files.append(write_picture(study.out / "figure7-data.png", sheet(net, faces, seed)))
     return files
-
-
-@torch.inference_mode()
-def prior_faces(net: PaniniNet, count: int, seed: int) -> Iterator[tuple[str, RgbImage]]:
-    """New faces of a network's prior, which show nobody."""
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, net.prior.z_dim, generator=generator)
-    for index, one in enumerate(z.split(1)):
-        w = net.prior.mapping(one.to(net.prior.w_avg.device), 0.7)
-        (face,) = to_uint8(net.prior.synthesis(net.prior.broadcast(w)))
-        yield f"synthetic {index}", face
 
 
 @torch.inference_mode()

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from panini.checkpoints import load_model
+from panini.errors import ConfigError
 from panini.evaluation import System, network_system
 from panini.evaluation.systems import INPUTS
 from panini.models.panini_net import PaniniNet, Task
 from panini.reproduce.others import OFFICIAL, PULSE, official_rows, pulse_row
 from panini.reproduce.result import Row, Table, measured
-from panini.reproduce.sheets import keep_sheet
+from panini.reproduce.sheets import keep_sheet, synthetic_sheet
 from panini.reproduce.study import Study, Trained
 
 METHODS: dict[str, str] = {
@@ -137,7 +138,8 @@ def fusion_table(study: Study, name: str) -> list[Path]:
         absent=absent,
         notes=NOTES,
     )
-    return [*study.write(table), *keep_sheet(study, spec.task, name)]
+    files = [*study.write(table), *keep_sheet(study, spec.task, name)]
+    return files + synthetic_sheet(study, spec.task, [entry.system for entry in entries], name)
 
 
 def _measured(
@@ -178,14 +180,15 @@ def network_entry(study: Study, run: Trained, name: str, label: str) -> _Entry:
 
 
 def _shipped(study: Study, task: Task) -> list[_Entry]:
-    """The network that the budget names, if it is for the task."""
-    if study.network_name is None:
+    """The network that the budget names for the task, if any."""
+    name = study.shipped(task)
+    if name is None:
         return []
-    net = load_model(study.network_name).to(study.device)
+    net = load_model(name).to(study.device)
     if net.config.task != task:
-        return []
+        raise ConfigError(f"{name}: is for task {net.config.task}, the table for {task}")
     row = Row(
-        label=f"{study.network_name}, as it ships",
+        label=f"{name}, as it ships",
         system=SHIPPED,
         source="other training, more images",
     )

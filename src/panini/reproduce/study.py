@@ -51,7 +51,7 @@ class Options:
     models: Path | None = None
     """Folder of other restorers' official weights."""
     model: str | None = None
-    """In place of the budget's `network`."""
+    """In place of the budget's network for mfr."""
     images: int | None = None
     """Of each run of the restoration stage, in place of the recipe's."""
     only: tuple[str, ...] = ()
@@ -235,14 +235,13 @@ class Study:
     # ------------------------------------------------------------------------------------------
     # Networks and evaluations
 
-    @property
-    def network_name(self) -> str | None:
-        """Of what table 4, figure 7 and the levels are measured on; None: our run of DAFI."""
-        return self.options.model or self.config.network
+    def shipped(self, task: Task) -> str | None:
+        """A network with other training, that stands beside the runs; None: there is none."""
+        return (self.options.model if task == "mfr" else None) or self.config.networks.get(task)
 
     def network(self) -> tuple[PaniniNet, str]:
         """What table 4, figure 7 and the levels are measured on, and its name."""
-        name = self.network_name
+        name = self.shipped("mfr")
         if name is None:
             run = self.restoration("mfr", "mfr-dafi", {"fusion_method": "dafi"})
             return load_model(run.weights).to(self.device), "dafi"
@@ -272,7 +271,14 @@ class Study:
         return (self.out / "evaluation" / folder / "faces" / f"{system}.jsonl").is_file()
 
     def evaluate(
-        self, folder: str, task: Task, systems: Sequence[System], *, faces: int | None = None
+        self,
+        folder: str,
+        task: Task,
+        systems: Sequence[System],
+        *,
+        faces: int | None = None,
+        data: Path | None = None,
+        metrics: tuple[str, ...] | None = None,
     ) -> Report:
         """Compare systems on the data; what was restored before is not restored again.
 
@@ -281,22 +287,24 @@ class Study:
             task: Says how faces are degraded.
             systems: The input comes first by itself.
             faces: In place of the budget's.
+            data: In place of the study's.
+            metrics: In place of the budget's.
         """
         config = self.config.evaluation
         plan = Plan(
-            data=self.data,
+            data=data or self.data,
             task=task,
             seed=config.seed,
             limit=faces or config.faces,
             batch=config.batch,
             out=self.out / "evaluation" / folder,
-            metrics=config.metrics_of(task),
+            metrics=metrics or config.metrics_of(task),
             metrics_dir=self.metrics_dir,
             device=self.device,
         )
         names = ", ".join(system.name for system in systems)
         logger.info("evaluation %s: %s", folder, names)
-        about = self.about(task)
+        about = self.about(task) | {"data": plan.data.name}
         return evaluation.run(plan, systems, about=about, progress=_tell(folder))
 
 
