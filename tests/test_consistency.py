@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from panini.consistency import project, reduce
+from panini.consistency import back_project, project, reduce
 from panini.degradations import downscale16
 from panini.images import to_tensor
 from panini.metrics.psnr import psnr
+from panini.models.prior import Window
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,24 @@ def test_faces_and_inputs_that_do_not_belong_together(texture):
         project(lq, image)
     with pytest.raises(ValueError, match="at least as large"):
         project(image.repeat(2, 1, 1, 1), lq)
+
+
+def test_gradients_pass_the_steps_but_not_what_they_replace(texture):
+    image, lq = texture
+    face = image.clone().requires_grad_()
+    back_project(face, lq, steps=8).mean().backward()
+    assert face.grad is not None
+    # Its mean is the input's: a face that is brighter all over changes nothing.
+    assert face.grad.abs().max() > 0
+    assert abs(face.grad.sum()) < 1e-4
+
+
+def test_a_window_is_projected_as_the_whole_is(texture):
+    image, lq = texture
+    wrong = (0.5 * image.flip(-1) + 0.3).clamp(-1, 1)
+    window = Window(top=4, left=2, side=10, level=16)
+    whole = window.crop(back_project(wrong, lq, steps=1))
+    part = back_project(window.crop(wrong), window.crop(lq), steps=1)
+    # Three cells at the edge see what is beyond it.
+    inner = (..., slice(48, -48), slice(48, -48))
+    torch.testing.assert_close(part[inner], whole[inner], atol=1e-5, rtol=0)

@@ -18,6 +18,25 @@ STEPS = 8
 """What is left of the difference after so many is mostly finer than the input's own levels."""
 
 
+def back_project(images: Tensor, lq: Tensor, steps: int) -> Tensor:
+    """The steps alone, which gradients pass.
+
+    Args:
+        images: Restored faces, RGB in about [-1, 1], (N, 3, S, S), or a part of them.
+        lq: What they were restored from, RGB in [-1, 1], (N, 3, s, s), s at most S, or that part.
+        steps: 0 leaves the faces as they are.
+
+    Returns:
+        float32, (N, 3, S, S).
+    """
+    # Half precision would round what is missing to a level or two of 255.
+    lq, images = lq.float(), images.float()
+    for _ in range(steps):
+        missing = lq - reduce(images, lq.shape[-1])
+        images = images + F.interpolate(missing, images.shape[-2:], mode="bicubic")
+    return images
+
+
 @torch.no_grad()
 def project(images: Tensor, lq: Tensor, steps: int = STEPS) -> Tensor:
     """Bring restored faces to agree with their inputs.
@@ -38,12 +57,9 @@ def project(images: Tensor, lq: Tensor, steps: int = STEPS) -> Tensor:
             f"expected faces at least as large as their inputs, got {tuple(images.shape)} of "
             f"{tuple(lq.shape)}"
         )
-    lq, images = lq.float(), images.float().clamp(-1, 1)
+    images = images.float().clamp(-1, 1)
     for _ in range(steps):
-        missing = F.interpolate(
-            lq - reduce(images, lq.shape[-1]), images.shape[-2:], mode="bicubic"
-        )
-        images = (images + missing).clamp(-1, 1)
+        images = back_project(images, lq, 1).clamp(-1, 1)
     return images
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from panini.consistency import back_project
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniConfig, PaniniNet, named_config, named_sizes
 from panini.models.prior import Window
@@ -180,6 +181,27 @@ def test_sr_has_a_constant_in_place_of_the_degradation_encoder():
     assert torch.equal(output.degradation, net.degradation_constant.expand(2, -1))
     assert torch.equal(output.masks[64][0], output.masks[64][1])
     assert "degradation_constant" in dict(net.named_parameters())
+
+
+def test_back_projection_ends_the_pass_of_super_resolution():
+    small = replace(named_config("tiny").encoder, in_size=64, unshuffle=1)
+    config = replace(named_config("tiny"), task="sr16", degradation_encoder=None, encoder=small)
+    plain = PaniniNet(config).requires_grad_(False).eval()
+    net = PaniniNet(replace(config, consistency_steps=2)).requires_grad_(False).eval()
+    net.load_state_dict(plain.state_dict())
+    lq = torch.nn.functional.interpolate(faces(2), (64, 64), mode="bilinear", antialias=True)
+    drawn = net(lq).image
+    torch.testing.assert_close(drawn, back_project(plain(lq).image, lq, 2))
+    window = Window(top=8, left=16, side=32)
+    part = net(lq, window=window).image
+    torch.testing.assert_close(
+        part, back_project(plain(lq, window=window).image, window.crop(lq), 2)
+    )
+
+
+def test_back_projection_is_for_super_resolution():
+    with pytest.raises(ValueError, match="only the reduction of task sr16 is known"):
+        replace(named_config("tiny"), consistency_steps=1)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from panini.consistency import back_project
 from panini.models.bands import BandsConfig, PhotoBands
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.encoder import MFR_ENCODER, SR_ENCODER, PaperEncoder, PaperEncoderConfig
@@ -70,12 +71,17 @@ class PaniniConfig:
     task mfr that is the ablation "masks that know nothing of the degradation"."""
     bands: BandsConfig | None = None
     """Interpolation with the photo by bands of frequency; None: the paper has none."""
+    consistency_steps: int = 0
+    """Steps of back-projection that end the forward pass of task sr16, see `panini.consistency`;
+    0: the paper has none."""
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
             raise ValueError(f"task must be one of {', '.join(get_args(Task))}, got {self.task!r}")
         if self.task == "sr16" and self.degradation_encoder is not None:
             raise ValueError("task sr16 has one degradation, and no encoder for it")
+        if self.consistency_steps and self.task != "sr16":
+            raise ValueError("consistency_steps: only the reduction of task sr16 is known")
         self._check_latents()
         self._check_fusion()
 
@@ -259,6 +265,9 @@ class PaniniNet(nn.Module):
         if self.bands is not None:
             shares = self.bands.shares(degradation, control)
             image = self.bands(image, lq, shares, window)
+        if self.config.consistency_steps:
+            shown = lq if window is None else window.crop(lq)
+            image = back_project(image, shown, self.config.consistency_steps)
         return PaniniOutput(image, masks, _theta(masks, lq), codes, degradation, shares)
 
 
@@ -297,6 +306,7 @@ def _mobile(task: Task) -> PaniniConfig:
         ),
         degradation_encoder=DegradationEncoderConfig(kind="mobile") if task == "mfr" else None,
         bands=BandsConfig(levels=_BANDS[_BANDS.index(encoder.in_size) :], initial=_BAND_SHARES),
+        consistency_steps=2 if task == "sr16" else 0,
     )
 
 

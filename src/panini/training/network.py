@@ -59,7 +59,8 @@ class StartConfig(Config):
     constant_masks: bool = False
     """A learned constant takes v_DR's place, also where the size has a degradation encoder."""
     bands: bool = True
-    """False: without the interpolation by bands, where the size has it; the paper has none."""
+    """False: without the interpolation by bands and without back-projection, where the size has
+    them; the paper has neither."""
 
     def shape(self) -> PaniniConfig:
         """The configuration of the network.
@@ -73,6 +74,7 @@ class StartConfig(Config):
             fusion=replace(config.fusion, method=self.fusion_method),
             degradation_encoder=None if self.constant_masks else config.degradation_encoder,
             bands=config.bands if self.bands else None,
+            consistency_steps=config.consistency_steps if self.bands else 0,
         )
 
 
