@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
 from panini.models.panini_net import PaniniNet
+from panini.models.stylegan2 import (
+    Discriminator,
+    DiscriminatorConfig,
+    StyleGAN2,
+    StyleGAN2Config,
+)
 from panini.training.degradation import DegradationRunConfig
+from panini.training.distillation import write_prior
 from panini.training.estimate import estimate
 from panini.training.network import freeze
+from panini.training.prior import PriorRunConfig
 from panini.training.restoration import RestorationRunConfig
 
 
@@ -82,3 +91,49 @@ def test_the_degradation_encoder_is_estimated(shard_group, kit, tmp_path):
     assert whole["forward_gflop_a_face"] == pytest.approx(
         4 * crop["forward_gflop_a_face"], rel=0.02
     )
+
+
+def test_a_degradation_encoder_that_is_trained_counts(recipe):
+    encoder = PaniniNet.named("tiny").degradation_encoder
+    fixed, thawed = estimate(recipe()), estimate(recipe(train_degradation_encoder=1.0))
+    more = sum(p.numel() for p in encoder.parameters())
+    assert float(thawed["trained_m"]) - float(fixed["trained_m"]) == pytest.approx(
+        more / 1e6, abs=2e-3
+    )
+
+
+def test_a_prior_is_estimated_with_its_discriminator(kit, shard_group, tmp_path):
+    network = {"size": 64, "style_dim": 32, "mapping_layers": 2, "max_channels": 16}
+    fields = {"out": tmp_path, "images": 10, "data": kit.data(shard_group)}
+    recipe = PriorRunConfig.model_validate(fields | {"gan": {"network": network}})
+    prior = StyleGAN2(StyleGAN2Config(channel_multiplier=2.0, **network))
+    critic = Discriminator(DiscriminatorConfig(size=64, max_channels=16))
+    own, beside = (sum(p.numel() for p in net.parameters()) for net in (prior, critic))
+    found = estimate(recipe)
+    assert found["parameters_m"] == found["trained_m"] == round((own + beside) / 1e6, 3)
+    # One average, of the generator; gradient and two moments of both.
+    assert found["weights_mb"] == pytest.approx((5 * own + 4 * beside) * 4e-6, abs=0.1)
+    assert float(found["forward_gflop_a_face"]) > 0
+
+
+def test_a_student_is_estimated_without_what_it_takes_over(kit, shard_group, tmp_path):
+    teacher = MobileStyleGAN(
+        MobileStyleGANConfig(
+            size=64, w_dim=32, mapping_layers=2, base_channels=32, channels=(32, 32, 16)
+        )
+    )
+    write_prior(teacher, tmp_path / "teacher.safetensors", {})
+    distil = {
+        "teacher": tmp_path / "teacher.safetensors",
+        "base_channels": 16,
+        "channels": [16, 16, 8],
+    }
+    fields = {"out": tmp_path, "images": 10, "data": kit.data(shard_group), "distil": distil}
+    found = estimate(PriorRunConfig.model_validate(fields))
+    mapping = sum(p.numel() for p in teacher.mapping_layers.parameters())
+    assert float(found["parameters_m"]) - float(found["trained_m"]) == pytest.approx(
+        mapping / 1e6, abs=2e-3
+    )
+    distil["teacher"] = tmp_path / "none.safetensors"
+    missing = estimate(PriorRunConfig.model_validate(fields))
+    assert missing == {"unknown": f"{tmp_path / 'none.safetensors'}: no such file"}

@@ -7,19 +7,23 @@ estimated on any machine. Frozen networks that only supervise are not counted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from panini.checkpoints import load_model
+from panini.checkpoints import load_model, load_prior
 from panini.errors import CheckpointError, ConfigError
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.panini_net import PaniniConfig, PaniniNet
 from panini.models.prior import Window
+from panini.models.stylegan2 import Discriminator, StyleGAN2
 from panini.training.config import RunConfig
 from panini.training.degradation import DegradationRunConfig
+from panini.training.distillation import DistilConfig, build_student
 from panini.training.network import freeze
+from panini.training.prior import GanConfig, PriorRunConfig, discriminator_config, prior_config
 from panini.training.restoration import RestorationRunConfig
 from panini.training.warmup import WarmupRunConfig
 
@@ -36,11 +40,13 @@ def estimate(config: RunConfig) -> Estimate:
         of a batch. `unknown` says why there is nothing to tell.
     """
     try:
-        net, faces = _network(config)
+        subject = _subject(config)
     except (CheckpointError, ConfigError, ValueError) as error:
         return {"unknown": " ".join(str(error).split())}
-    flops, saved = _measure(net, faces)
+    net = subject.net
+    flops, saved = _measure(subject.run)
     parameters = sum(p.numel() for p in net.parameters())
+    averaged = sum(p.numel() for p in (subject.averaged or net).parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     half = 1.0 if config.precision == "float32" else 0.5
     return {
@@ -48,30 +54,70 @@ def estimate(config: RunConfig) -> Estimate:
         "trained_m": round(trained / 1e6, 3),
         "forward_gflop_a_face": round(flops / 1e9, 3),
         "run_pflop": round(3 * flops * config.images / 1e15, 3),
-        "weights_mb": round((2 * parameters + 3 * trained) * 4 / 1e6, 1),
+        "weights_mb": round((parameters + averaged + 3 * trained) * 4 / 1e6, 1),
         "activations_mb": round(half * saved * config.data.batch / 1e6, 1),
     }
 
 
-def _network(config: RunConfig) -> tuple[nn.Module, Callable[[nn.Module], object]]:
-    """A network without memory, and its forward pass on one face as the recipe runs it."""
-    side = config.data.lq_size
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What a recipe trains, and how it runs it."""
+
+    net: nn.Module
+    run: Callable[[], object]
+    """The forward pass on one face."""
+    averaged: nn.Module | None = None
+    """The part that has a moving average; None is all of it."""
+
+
+def _subject(config: RunConfig) -> _Subject:
+    """A stage's networks without memory, but for what its recipe reads from files."""
     if isinstance(config, DegradationRunConfig):
-        side = config.crop or side
         with torch.device("meta"):
-            net = DegradationEncoder(DegradationEncoderConfig(kind=config.kind)).eval()
-        return net, lambda net: net(_faces(side))
-    window, size = None, None
+            encoder = DegradationEncoder(DegradationEncoderConfig(kind=config.kind)).eval()
+        side = config.crop or config.data.lq_size
+        return _Subject(net=encoder, run=lambda: encoder(_faces(side)))
+    if isinstance(config, PriorRunConfig):
+        return _student(config.distil) if config.gan is None else _gan(config.gan)
+    return _restorer(config)
+
+
+def _restorer(config: RunConfig) -> _Subject:
+    size, window = None, None
+    with torch.device("meta"):
+        net = freeze(PaniniNet(_shape_of(config)))
     if isinstance(config, RestorationRunConfig):
         cells, size = config.output_at(config.images)
         window = Window(top=0, left=0, side=cells)
-    with torch.device("meta"):
-        net = freeze(PaniniNet(_shape_of(config)))
-    if isinstance(config, RestorationRunConfig) and config.train_prior:
-        net.prior.requires_grad_(True)
+        if config.train_prior:
+            net.prior.requires_grad_(True)
+        if config.train_degradation_encoder:
+            net.degradation_encoder.requires_grad_(True)
     if isinstance(config, WarmupRunConfig):
         size = 2 * max(net.prior.channels)
-    return net, lambda net: net(_faces(side), window=window, size=size)
+    faces = _faces(config.data.lq_size)
+    return _Subject(net=net, run=lambda: net(faces, window=window, size=size))
+
+
+def _gan(config: GanConfig) -> _Subject:
+    """A generator and its discriminator, which looks at what it draws."""
+    with torch.device("meta"):
+        prior = StyleGAN2(prior_config(config))
+        discriminator = Discriminator(discriminator_config(prior.config))
+        z = torch.empty(1, prior.z_dim)
+    return _Subject(
+        net=nn.ModuleList([prior, discriminator]),
+        run=lambda: discriminator(prior(z)),
+        averaged=prior,
+    )
+
+
+def _student(config: DistilConfig | None) -> _Subject:
+    """A light generator; the teacher's file says what mapping network it takes over."""
+    assert config is not None  # the recipe saw to it
+    student = build_student(load_prior(config.teacher), config).to("meta")
+    w = torch.empty(1, student.w_dim, device="meta")
+    return _Subject(net=student, run=lambda: student.synthesis(student.broadcast(w)))
 
 
 def _shape_of(config: RunConfig) -> PaniniConfig:
@@ -89,7 +135,7 @@ def _faces(side: int) -> Tensor:
     return torch.empty(1, 3, side, side, device="meta")
 
 
-def _measure(net: nn.Module, run: Callable[[nn.Module], object]) -> tuple[int, int]:
+def _measure(run: Callable[[], object]) -> tuple[int, int]:
     """Operations of a forward pass, and bytes that it keeps for the backward pass."""
     saved = 0
 
@@ -101,5 +147,5 @@ def _measure(net: nn.Module, run: Callable[[nn.Module], object]) -> tuple[int, i
 
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run(net)
+        run()
     return counter.get_total_flops(), saved

@@ -145,15 +145,8 @@ class GanStage(Stage):
         self.net, self.ema = _build(self.gan, config.seed), _build(self.gan, config.seed)
         self.ema.requires_grad_(False).eval()
         self._check_data()
-        shape = self.net.config
         torch.manual_seed(config.seed + 1)
-        self.discriminator = Discriminator(
-            DiscriminatorConfig(
-                size=shape.size,
-                channel_multiplier=shape.channel_multiplier,
-                max_channels=shape.max_channels,
-            )
-        )
+        self.discriminator = Discriminator(discriminator_config(self.net.config))
         self.modules = {"net": self.net, "ema": self.ema, "discriminator": self.discriminator}
         if self.gan.augment is not None:
             self.modules["augmentation"] = Augmentation(self.gan.augment)
@@ -299,18 +292,46 @@ class GanStage(Stage):
         write_prior(self.ema, folder / PRIOR, {"init": start, "prior_images": nimg})
 
 
-def _build(config: GanConfig, seed: int) -> StyleGAN2:
-    torch.manual_seed(seed)
-    if config.init is None:
-        assert config.network is not None
-        try:
-            return StyleGAN2(config.network.build())
-        except ValueError as error:
-            raise ConfigError(f"gan.network: {error}") from error
+def prior_config(config: GanConfig) -> StyleGAN2Config:
+    """Shape of the generator.
+
+    Raises:
+        CheckpointError: `init` cannot be read.
+        ConfigError: `init` is no StyleGAN2, or there is no network of such a shape.
+    """
+    return _start(config).config if config.network is None else _shape(config.network)
+
+
+def discriminator_config(prior: StyleGAN2Config) -> DiscriminatorConfig:
+    """Shape of the discriminator beside a generator: as wide."""
+    return DiscriminatorConfig(
+        size=prior.size,
+        channel_multiplier=prior.channel_multiplier,
+        max_channels=prior.max_channels,
+    )
+
+
+def _shape(config: NetworkConfig) -> StyleGAN2Config:
+    try:
+        return config.build()
+    except ValueError as error:
+        raise ConfigError(f"gan.network: {error}") from error
+
+
+def _start(config: GanConfig) -> StyleGAN2:
+    """The prior that `init` names."""
+    assert config.init is not None  # the recipe saw to it
     prior = load_prior(config.init)
     if not isinstance(prior, StyleGAN2):
         raise ConfigError(f"gan.init: {config.init} is no StyleGAN2; a light prior is distilled")
-    return prior.train().requires_grad_(True)
+    return prior
+
+
+def _build(config: GanConfig, seed: int) -> StyleGAN2:
+    torch.manual_seed(seed)
+    if config.network is not None:
+        return StyleGAN2(_shape(config.network))
+    return _start(config).train().requires_grad_(True)
 
 
 def _thumbnail_distance(fake: Tensor, real: Tensor) -> Tensor:
