@@ -22,6 +22,8 @@ from panini.models.mobile_stylegan import MobileStyleGAN
 
 HERE = Path(__file__).parent
 LQ = DegradationParams.from_low_side(40, size=512, sigma=2.0, noise=6.0, jpeg=70)
+SMALL = 64
+"""Side of the face for super-resolution, px."""
 PHOTO_LQ = DegradationParams.from_low_side(140, size=512, sigma=1.5, noise=6.0, jpeg=60)
 
 
@@ -57,6 +59,7 @@ def main() -> None:
         truth = bilinear_antialias(synthetic_face(args.prior, args.seed), 512)
         images["face_truth.png"] = truth
         images["face_lq.png"] = degrade(truth, LQ, np.random.default_rng(args.seed))
+        images["face_small.png"] = bilinear_antialias(truth, SMALL)
     for name, image in images.items():
         write_rgb(HERE / name, image, overwrite=True)
         print(f"{HERE / name}  {image.shape[1]}x{image.shape[0]}")

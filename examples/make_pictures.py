@@ -26,6 +26,8 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "images"
 LOW_SIDES = (128, 96, 64, 48, 32, 24, 16, 8)
 SEED = 20261122
+SIDE = 256
+"""Of a tile, px."""
 
 
 @torch.inference_mode()
@@ -47,6 +49,25 @@ def contact_sheet(restorer: Restorer, truths: list[RgbImage]) -> Image.Image:
     return picture_table(("input", "restored", "truth"), rows)
 
 
+@torch.inference_mode()
+def upscale_sheet(restorer: Restorer, truths: list[RgbImage]) -> Image.Image:
+    """Faces of 64 px, enlarged by interpolation, drawn, and brought to agree with the input."""
+    exact = restorer.with_consistency(True)
+    rows = []
+    for index, truth in enumerate(truths):
+        small = bilinear_antialias(truth, restorer.model.config.in_size)
+        pixels, bicubic = (
+            np.asarray(Image.fromarray(small).resize((SIDE, SIDE), method))
+            for method in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
+        )
+        drawn = [
+            np.asarray(each.restore_aligned(Image.fromarray(small)).faces[0].restored)
+            for each in (restorer, exact)
+        ]
+        rows.append((f"face {index}", (pixels, bicubic, *drawn, truth)))
+    return picture_table(("input, 64 px", "bicubic", "drawn", "--consistent", "truth"), rows)
+
+
 def before_after(restorer: Restorer) -> Image.Image:
     """The degraded photo and the restored one, side by side, around the face."""
     photo = Image.open(HERE / "astronaut_lq.png").convert("RGB")
@@ -61,16 +82,19 @@ def before_after(restorer: Restorer) -> Image.Image:
 
 
 def main() -> None:
-    """Write docs/images/before_after.png and docs/images/contact_sheet.png."""
+    """Write the pictures into docs/images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("prior", type=Path, help="the converted prior")
     parser.add_argument("--model", default="mobile-mfr")
+    parser.add_argument("--small-model", default="mobile-sr16")
     args = parser.parse_args()
 
     restorer = Restorer.from_pretrained(args.model, "cpu")
+    truths = faces(load_prior(args.prior), len(LOW_SIDES))
     pictures = {
         "before_after.png": before_after(restorer),
-        "contact_sheet.png": contact_sheet(restorer, faces(load_prior(args.prior), len(LOW_SIDES))),
+        "contact_sheet.png": contact_sheet(restorer, truths),
+        "upscale.png": upscale_sheet(Restorer.from_pretrained(args.small_model, "cpu"), truths[:4]),
     }
     DOCS.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():

@@ -60,6 +60,8 @@ def test_a_recipe_is_typed(tmp_path):
 def test_overrides_are_yaml_and_reach_inside(tmp_path):
     recipe = load(tmp_path, "out: a", "out=b", "inner.rate=0.5", "items=[{high: 7}]")
     assert recipe == Recipe(out=Path("b"), inner=Inner(rate=0.5), items=(Inner(high=7),))
+    entry = load(tmp_path, "out: a\nitems: [{}, {low: 0}]", "items.1.high=5", "items.0={low: 2}")
+    assert entry.items == (Inner(low=2), Inner(low=0, high=5))
 
 
 @pytest.mark.parametrize(
@@ -90,11 +92,13 @@ def test_several_mistakes_are_counted(tmp_path):
         ("rate", "--set rate: expected key=value"),
         ("out.part=3", "--set out.part=3: out is not a group of keys"),
         ("out=[1", "--set out=[1: '[1' is not a YAML value"),
+        ("items.1.low=0", "--set items.1.low=0: expected the number of an entry, 0 to 0, got 1"),
+        ("items.low=0", "--set items.low=0: expected the number of an entry, 0 to 0, got low"),
         ("inner.speed=3", "inner.speed: extra inputs are not permitted, got 3"),
     ],
 )
 def test_overrides_that_do_not_fit_are_named(tmp_path, override, message):
-    assert error_of(tmp_path, "out: a", override) == message
+    assert error_of(tmp_path, "out: a\nitems: [{}]", override) == message
 
 
 def test_files_that_are_no_yaml_are_refused(tmp_path):

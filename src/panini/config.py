@@ -26,7 +26,8 @@ def load_config(path: Path, schema: type[ConfigT], overrides: list[str] | None =
     Args:
         path: The YAML file.
         schema: What it must hold.
-        overrides: `key=value` or `outer.inner=value`; the value is YAML.
+        overrides: `key=value` or `outer.inner=value`, where `inner` may be the number of a list's
+            entry; the value is YAML.
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong.
@@ -59,15 +60,29 @@ def load_config(path: Path, schema: type[ConfigT], overrides: list[str] | None =
 
 
 def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+    key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"--set {override}: expected key=value")
-    *outer, last = key.strip().split(".")
-    for part in outer:
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
-            raise ConfigError(f"--set {override}: {part} is not a group of keys")
     try:
-        data[last] = yaml.safe_load(value)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from error
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+    *outer, last = key.strip().split(".")
+    place: Any = data
+    for part in outer:
+        at = _at(place, part, override)
+        place = place[at] if isinstance(place, list) else place.setdefault(at, {})
+        if not isinstance(place, dict | list):
+            raise ConfigError(f"--set {override}: {part} is not a group of keys")
+    place[_at(place, last, override)] = value
+
+
+def _at(place: dict[str, Any] | list[Any], part: str, override: str) -> Any:
+    """The key, or the position of an entry that a list has."""
+    if isinstance(place, dict):
+        return part
+    if not part.isdigit() or int(part) >= len(place):
+        raise ConfigError(
+            f"--set {override}: expected the number of an entry, 0 to {len(place) - 1}, got {part}"
+        )
+    return int(part)
