@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from panini.checkpoints import (
     load_tensors,
     read,
     recognise,
+    save_model,
     save_tensors,
 )
 from panini.checkpoints.convert import authors, stylegan2
@@ -201,6 +203,19 @@ def test_the_moco_file_gives_the_degradation_encoder(tmp_path):
         assert error < golden.TOLERANCE
     assert "expected a StyleGAN2 prior or mobile prior, found a degradation" in error_of(
         load_prior, path
+    )
+
+
+def test_a_network_gives_its_degradation_encoder(tmp_path):
+    tiny = PaniniNet.named("tiny").eval()
+    bare = PaniniNet(replace(tiny.config, degradation_encoder=None))
+    for net, name in ((tiny, "whole"), (bare, "bare")):
+        save_model(net, tmp_path / f"{name}.safetensors")
+    found = load_degradation_encoder(tmp_path / "whole.safetensors")
+    own = tiny.degradation_encoder.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in found.state_dict().items())
+    assert "bare.safetensors: this network has no degradation encoder" in error_of(
+        load_degradation_encoder, tmp_path / "bare.safetensors"
     )
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from panini.checkpoints import save_model, save_tensors
 from panini.cli.main import app
 from panini.degradations import DegradationParams
-from panini.errors import CheckpointError, DataError
+from panini.errors import DataError
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.panini_net import PaniniNet
 from panini.training import probe as probing
@@ -113,13 +113,3 @@ def test_the_command_takes_networks_and_encoders(tmp_path, monkeypatch, shard):
     assert answers[0] == answers[1]
     assert answers[0]["faces"] == 8
     assert set(answers[0]["v_dr"]["r2"]) == set(answers[0]["contrast"]["r2"]) == set(TARGETS)
-
-
-def test_a_network_without_a_degradation_encoder_is_refused(tmp_path, monkeypatch):
-    class Bare:
-        class config:  # noqa: N801
-            degradation_encoder = None
-
-    monkeypatch.setattr(probing, "load_model", lambda _: Bare)
-    with pytest.raises(CheckpointError, match="has no degradation encoder"):
-        probing.load_degradation_encoder(tmp_path / "none")

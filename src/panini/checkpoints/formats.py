@@ -113,13 +113,20 @@ def load_prior(path: str | os.PathLike[str]) -> StyleGAN2 | MobileStyleGAN:
     return net
 
 
-def load_degradation_encoder(path: str | os.PathLike[str]) -> DegradationEncoder:
-    """A degradation encoder, ours or the authors' MoCo file, in eval mode, on the CPU.
+def load_degradation_encoder(name_or_path: str | os.PathLike[str]) -> DegradationEncoder:
+    """A degradation encoder, or that of a network, in eval mode, on the CPU.
+
+    Args:
+        name_or_path: A file of stage 1, the authors' MoCo file, or what `load_model` takes.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or no degradation encoder.
+        CheckpointError: The file is missing, damaged, or has no degradation encoder.
     """
-    net = _build(path, "degradation-encoder")
+    net = _build(name_or_path, "degradation-encoder", "panini-net")
+    if isinstance(net, PaniniNet):
+        if net.config.degradation_encoder is None:
+            raise CheckpointError(f"{name_or_path}: this network has no degradation encoder")
+        net = net.degradation_encoder
     assert isinstance(net, DegradationEncoder)
     return net
 

@@ -30,8 +30,8 @@ def probe(
 
     from rich.progress import Progress
 
+    from panini.checkpoints import load_degradation_encoder
     from panini.evaluation import read_faces
-    from panini.training.probe import load_degradation_encoder
     from panini.training.probe import probe as run
 
     encoder = load_degradation_encoder(weights)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from panini.checkpoints import load_degradation_encoder
 from panini.evaluation import FaceRow, network_system, read_faces
 from panini.evaluation.systems import INPUTS
 from panini.evaluation.tables import table as grid
@@ -24,7 +25,7 @@ from panini.reproduce.sheets import keep_sheet
 from panini.reproduce.study import Study, Trained
 from panini.training.degradation import WEIGHTS as ENCODER
 from panini.training.degradation import DegradationRunConfig
-from panini.training.probe import TARGETS, ProbeReport, load_degradation_encoder, probe
+from panini.training.probe import TARGETS, ProbeReport, probe
 
 OPEN = 30.0
 """A bias on the logits of the masks that leaves nothing of the other source."""

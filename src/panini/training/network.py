@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from panini.checkpoints import load_model
+from panini.checkpoints import load_degradation_encoder, load_model
 from panini.config import Config
 from panini.data import load_live_prior
 from panini.errors import ConfigError
@@ -21,7 +21,6 @@ from panini.models.mobile_encoder import MobileEncoder
 from panini.models.panini_net import PaniniConfig, PaniniNet, named_config
 from panini.models.prior import GanPrior
 from panini.training.config import RunConfig
-from panini.training.probe import load_degradation_encoder
 
 logger = logging.getLogger(__name__)
 

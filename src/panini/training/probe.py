@@ -12,19 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from panini.checkpoints import load_model, load_state, load_tensors
 from panini.data import resize, to_float
 from panini.degradations import DegradationParams, degrade, sample_floor
-from panini.errors import CheckpointError, DataError
+from panini.errors import DataError
 from panini.images import RgbImage
-from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
+from panini.models.degradation_encoder import DegradationEncoder
 
 TARGETS = ("log2_low_side", "sigma", "noise", "jpeg")
 RIDGES = tuple(10.0**power for power in range(-3, 5))
@@ -61,24 +59,6 @@ class ProbeReport:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
-
-
-def load_degradation_encoder(path: str | Path) -> DegradationEncoder:
-    """The degradation encoder of a network (file or shipped name) or of stage 1's file.
-
-    Raises:
-        CheckpointError: There is none in it.
-    """
-    try:
-        state, meta = load_tensors(Path(path), kind="degradation-encoder")
-    except CheckpointError:
-        net = load_model(path)
-        if net.config.degradation_encoder is None:
-            raise CheckpointError(f"{path}: this network has no degradation encoder") from None
-        return net.degradation_encoder.eval()
-    encoder = DegradationEncoder(DegradationEncoderConfig(**meta["config"]))
-    load_state(encoder, state, Path(path))
-    return encoder.eval()
 
 
 def probe(
