@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from panini.checkpoints import SPECS, load_model
+from panini.checkpoints import load_model
 from panini.checkpoints.io import resolve
 from panini.consistency import project
 from panini.errors import CheckpointError
@@ -162,17 +162,8 @@ def load_auto(device: str) -> Drawers:
     """Load the two networks of `AUTO`.
 
     Raises:
-        CheckpointError: One does not come with this version, or its file is missing or damaged.
+        CheckpointError: A file is missing or damaged.
     """
-    for name, other, faces in (
-        (AUTO_LARGE, AUTO_SMALL, "large"),
-        (AUTO_SMALL, AUTO_LARGE, "small"),
-    ):
-        if name not in SPECS and not Path(name).exists():
-            raise CheckpointError(
-                f"{AUTO}: {name}, which draws {faces} faces, does not come with this version; "
-                f"name one model for all faces, as {other}"
-            )
     return load_drawers(AUTO_LARGE, AUTO_SMALL, device)
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from panini.batch import FaceRecord
-from panini.checkpoints.specs import SPECS
 from panini.cli.main import app
 from panini.cli.restore import told_thetas
 from panini.faces.align import TEMPLATE
@@ -93,18 +92,6 @@ def test_variations_and_aligned_crops(photo: Path, head: Image.Image, tmp_path: 
     head.resize((64, 64)).save(tmp_path / "small.png")
     result = run(tmp_path / "small.png", "-o", tmp_path / "out", "--aligned")
     assert "(tiny-sr16.safetensors, the same for every face)" in result.stdout
-
-
-def test_a_network_that_does_not_ship_is_named(
-    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(SPECS, "mobile-sr16", raising=False)
-    result = run(photo, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert result.stderr == (
-        "error: auto: mobile-sr16, which draws small faces, does not come with this version; "
-        "name one model for all faces, as mobile-mfr\n"
-    )
 
 
 def test_consistency_needs_super_resolution(

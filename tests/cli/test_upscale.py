@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from panini.checkpoints.specs import SPECS
 from panini.cli.main import app
 
 runner = CliRunner()
@@ -97,18 +96,6 @@ def test_nothing_is_overwritten_unasked(face: Path, sr16_weights: Path, tmp_path
     itself = run(sr16_weights, face, "-o", face.parent, "--overwrite")
     assert itself.exit_code == 1
     assert "is the face itself" in itself.stderr
-
-
-def test_weights_that_do_not_ship_are_named(
-    face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(SPECS, "mobile-sr16", raising=False)
-    result = runner.invoke(app, ["upscale", str(face), "-o", str(tmp_path / "out")])
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error: mobile-sr16: its weights do not come with this version")
-    assert "--model PATH" in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_network_for_another_task_is_refused_once(

@@ -31,5 +31,10 @@ SPECS: dict[str, Spec] = {
         sha256="1a3ac9e702eb88948b5fb30d43aa997fba745d097c7f93ab8a1a1f408111165b",
         licence="research and non-commercial use only, see NOTICE",
     ),
+    "mobile-sr16": Spec(
+        file="mobile-sr16.safetensors",
+        sha256="3aceddc13fe97471cdb1216b84d14ad53f44aa2cdc2cdb5d750665e388580b24",
+        licence="research and non-commercial use only, see NOTICE",
+    ),
 }
 """Name → checkpoint; the model cards in model_cards/ tell the rest."""

@@ -18,7 +18,7 @@ from panini.cli.options import (
     Quality,
 )
 from panini.cli.restore import complain, shown, told_thetas
-from panini.errors import CheckpointError, ImageError, MissingExtraError, NoFaceError
+from panini.errors import ImageError, MissingExtraError, NoFaceError
 
 if TYPE_CHECKING:
     from panini.batch import Job
@@ -56,7 +56,6 @@ def upscale(
     """
     from panini.batch import make_plan
 
-    _check_model(model)
     suffix = f".{format_.lower().removeprefix('.')}" if format_ else None
     plan = make_plan(faces, out, suffix=suffix)
     for problem in plan.problems:
@@ -79,17 +78,6 @@ def upscale(
                 typer.echo(shown(_line(job, result)))
     if failed:
         raise typer.Exit(1)
-
-
-def _check_model(model: str) -> None:
-    """Say which weights are missing, where the default ones are."""
-    from panini.checkpoints.specs import SPECS
-
-    if model == MODEL and model not in SPECS and not Path(model).exists():
-        raise CheckpointError(
-            f"{model}: its weights do not come with this version; name the file of a network for "
-            "sr16 with --model PATH (docs/training.md tells how to train one)"
-        )
 
 
 def _check_target(job: Job, overwrite: bool) -> None:
