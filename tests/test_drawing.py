@@ -141,7 +141,7 @@ def test_auto(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None
     crop = np.zeros((128, 128, 3), np.uint8)
     assert restorer.restore_aligned(crop).faces[0].model == "large.safetensors"
     monkeypatch.setattr("panini.drawing.AUTO_SMALL", "mobile-none")
-    with pytest.raises(CheckpointError, match="auto: mobile-none, which draws small faces, does"):
+    with pytest.raises(CheckpointError, match="mobile-none: unknown model"):
         Restorer.from_pretrained("auto", device="cpu")
 
 

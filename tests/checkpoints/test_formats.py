@@ -210,7 +210,7 @@ def test_a_network_gives_its_degradation_encoder(tmp_path):
     tiny = PaniniNet.named("tiny").eval()
     bare = PaniniNet(replace(tiny.config, degradation_encoder=None))
     for net, name in ((tiny, "whole"), (bare, "bare")):
-        save_model(net, tmp_path / f"{name}.safetensors")
+        save_model(net, tmp_path / f"{name}.safetensors", provenance={})
     found = load_degradation_encoder(tmp_path / "whole.safetensors")
     own = tiny.degradation_encoder.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in found.state_dict().items())
