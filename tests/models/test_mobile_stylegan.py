@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from panini.checkpoints import SPECS, load_model
 from panini.checkpoints.convert.mobile_prior import read_mobile_prior
+from panini.consistency import back_project, reduce
 from panini.models.mobile_stylegan import (
+    ANCHOR_STEPS,
     MobileStyleGAN,
     MobileStyleGANConfig,
     haar_downsample,
@@ -214,6 +216,46 @@ def test_a_window_is_that_part_of_the_whole_but_for_its_edges():
     inside = (..., slice(edge, -edge), slice(edge, -edge))
     torch.testing.assert_close(part[inside], whole[inside])
     assert not torch.allclose(part, whole)
+
+
+def test_an_anchor_is_what_the_face_shrinks_to():
+    prior = build(512)
+    ws = random_ws(prior)
+    small = prior.synthesis(ws, size=256)
+    plain, anchored = prior.synthesis(ws), prior.synthesis(ws, anchor=256)
+
+    def distance(image):
+        return float((reduce(image, 256) - small).abs().mean())
+
+    # A random network draws noise, of which the filters pass least.
+    assert distance(anchored) < 0.4 * distance(plain)
+    torch.testing.assert_close(anchored, back_project(plain, small, ANCHOR_STEPS))
+    # At its own size and below there is nothing to agree with.
+    for size in (128, 256):
+        same = prior.synthesis(ws, size=size, anchor=256)
+        assert torch.equal(same, prior.synthesis(ws, size=size))
+
+
+def test_an_anchored_window_is_that_part_of_the_whole_but_for_its_edges():
+    prior = build(512)
+    ws = random_ws(prior)
+    window = Window(top=20, left=8, side=24)
+    part = prior.synthesis(ws, window=window, anchor=256)
+    whole = window.crop(prior.synthesis(ws, anchor=256))
+    inside = (..., slice(32, -32), slice(32, -32))
+    torch.testing.assert_close(part[inside], whole[inside])
+
+
+def test_modules_above_a_level_are_those_that_compute_there():
+    prior = build(128)
+    ws = random_ws(prior)
+    before = prior.synthesis(ws, size=32), prior.synthesis(ws)
+    for module in prior.modules_above(16):
+        for parameter in module.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(prior.synthesis(ws, size=32), before[0])
+    assert not torch.allclose(prior.synthesis(ws), before[1])
+    assert prior.modules_above(64) == []
 
 
 @pytest.mark.parametrize("size", [64, 128])

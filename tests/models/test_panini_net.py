@@ -10,6 +10,7 @@ import torch
 
 from panini.consistency import back_project
 from panini.models.fusion import FusionControl
+from panini.models.mobile_stylegan import ANCHOR_STEPS
 from panini.models.panini_net import PaniniConfig, PaniniNet, named_config, named_sizes
 from panini.models.prior import Window
 
@@ -202,6 +203,20 @@ def test_back_projection_ends_the_pass_of_super_resolution():
 def test_back_projection_is_for_super_resolution():
     with pytest.raises(ValueError, match="only the reduction of task sr16 is known"):
         replace(named_config("tiny"), consistency_steps=1)
+
+
+def test_the_anchor_is_the_priors():
+    plain = PaniniNet(named_config("tiny")).requires_grad_(False).eval()
+    net = PaniniNet(replace(named_config("tiny"), anchor_size=64)).requires_grad_(False).eval()
+    net.load_state_dict(plain.state_dict())
+    found, without = net(faces(1)).image, plain(faces(1)).image
+    assert not torch.allclose(found, without)
+    torch.testing.assert_close(
+        found, back_project(without, plain(faces(1), size=64).image, ANCHOR_STEPS)
+    )
+    assert PaniniConfig.from_dict(net.config.to_dict()).anchor_size == 64
+    with pytest.raises(ValueError, match="anchor_size: StyleGAN2 adds up the images of all sizes"):
+        replace(named_config("mfr-1024"), anchor_size=256)
 
 
 @pytest.mark.parametrize(

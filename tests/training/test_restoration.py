@@ -82,6 +82,16 @@ def test_the_prior_is_trained_where_the_recipe_says_so(kit, recipe):
     assert rates == pytest.approx([1e-3, 3e-3, 1e-4])
 
 
+def test_of_the_prior_only_what_is_large_may_be_trained(kit, recipe):
+    stage = RestorationStage(recipe(window=64, train_prior=0.1, train_prior_above=32))
+    before = kit.copy_of(stage.net)
+    stage.step(kit.batch(stage), 0, 0)
+    changed = {name for name in kit.changed(stage.net, before) if name.startswith("prior.")}
+    assert {".".join(name.split(".")[1:3]) for name in changed} == {"blocks.3", "heads.128"}
+    with pytest.raises(ConfigError, match="train_prior_above: the prior has nothing above 64 px"):
+        RestorationStage(recipe(train_prior=0.1, train_prior_above=64))
+
+
 def test_the_degradation_encoder_is_trained_where_the_recipe_says_so(kit, recipe, prior):
     stage = RestorationStage(recipe(train_degradation_encoder=0.5))
     before = kit.copy_of(stage.net)

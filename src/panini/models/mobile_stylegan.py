@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from panini.consistency import back_project
 from panini.models.prior import Fuse, GanPrior, Window
+
+ANCHOR_STEPS = 2
+"""Steps of back-projection towards an anchor: one leaves what its filters do not pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,8 +212,14 @@ class MobileStyleGAN(GanPrior):
         size: int | None = None,
         fuse: Fuse | None = None,
         window: Window | None = None,
+        anchor: int | None = None,
     ) -> Tensor:
-        """See `GanPrior.synthesis`; `size` may be any power of two from 8."""
+        """See `GanPrior.synthesis`; `size` and `anchor` may be any power of two from 8.
+
+        Here every size has a head of its own, where StyleGAN2 adds up the images of all sizes. An
+        anchor ties the two together that matter most: what is drawn at its size stays what it is,
+        and the full size adds what is finer.
+        """
         size = size or self.size
         if str(size) not in self.heads:
             raise ValueError(f"size must be one of {', '.join(self.heads)}, got {size}")
@@ -219,6 +229,7 @@ class MobileStyleGAN(GanPrior):
         x = self.conv1(x, ws[:, 0])
         side = 4
         cropped: Window | None = None
+        anchored: Tensor | None = None
         while True:
             if fuse is not None and side in self.channels:
                 x = fuse(side, x)
@@ -227,10 +238,20 @@ class MobileStyleGAN(GanPrior):
                 x = window.crop(x)
             if size == 2 * side:
                 image = self.heads[str(size)](x, ws[:, -1])
+                if anchored is not None:
+                    image = back_project(image, anchored, ANCHOR_STEPS)
                 return image if window is None or cropped else window.crop(image)
+            if anchor == 2 * side:
+                anchored = self.heads[str(anchor)](x, ws[:, -1])
             index = side.bit_length() - 3
             x = self.blocks[index](x, ws[:, 1 + 3 * index : 4 + 3 * index], cropped)
             side *= 2
+
+    def modules_above(self, level: int) -> list[nn.Module]:
+        """See `GanPrior.modules_above`; the heads of larger images are among them."""
+        blocks = [block for i, block in enumerate(self.blocks) if 8 << i > level]
+        heads = [head for size, head in self.heads.items() if int(size) > 2 * level]
+        return [*blocks, *heads]
 
     @torch.no_grad()
     def fit_heads(self, num_samples: int, generator: torch.Generator) -> dict[int, float]:

@@ -74,6 +74,9 @@ class PaniniConfig:
     consistency_steps: int = 0
     """Steps of back-projection that end the forward pass of task sr16, see `panini.consistency`;
     0: the paper has none."""
+    anchor_size: int = 0
+    """Side at which a smaller head of the prior draws the face as well, px, and from there on only
+    finer detail is added, see `GanPrior.synthesis`; 0: none."""
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
@@ -82,6 +85,8 @@ class PaniniConfig:
             raise ValueError("task sr16 has one degradation, and no encoder for it")
         if self.consistency_steps and self.task != "sr16":
             raise ValueError("consistency_steps: only the reduction of task sr16 is known")
+        if self.anchor_size and isinstance(self.prior, StyleGAN2Config):
+            raise ValueError("anchor_size: StyleGAN2 adds up the images of all sizes already")
         self._check_latents()
         self._check_fusion()
 
@@ -260,7 +265,8 @@ class PaniniNet(nn.Module):
             image = self.fusion.image_feature(level, encoded.features[level])
             return self.fusion(level, prior, image, masks.get(level), control)
 
-        image = self.prior.synthesis(codes, size=size, fuse=fuse, window=window)
+        anchor = self.config.anchor_size or None
+        image = self.prior.synthesis(codes, size=size, fuse=fuse, window=window, anchor=anchor)
         shares = None
         if self.bands is not None:
             shares = self.bands.shares(degradation, control)
@@ -307,6 +313,7 @@ def _mobile(task: Task) -> PaniniConfig:
         degradation_encoder=DegradationEncoderConfig(kind="mobile") if task == "mfr" else None,
         bands=BandsConfig(levels=_BANDS[_BANDS.index(encoder.in_size) :], initial=_BAND_SHARES),
         consistency_steps=2 if task == "sr16" else 0,
+        anchor_size=512,
     )
 
 

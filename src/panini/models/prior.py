@@ -77,6 +77,7 @@ class GanPrior(nn.Module, ABC):
         size: int | None = None,
         fuse: Fuse | None = None,
         window: Window | None = None,
+        anchor: int | None = None,
     ) -> Tensor:
         """Draw faces.
 
@@ -85,10 +86,16 @@ class GanPrior(nn.Module, ABC):
             size: Side of the output, a power of two up to `self.size`; None is `self.size`.
             fuse: Replaces features at the levels of `channels`, coarse to fine.
             window: Synthesises only this part above its level.
+            anchor: Side of a smaller image of the same pass which the result agrees with once it
+                is reduced, px, where a prior draws one by a head of its own; None is none.
 
         Returns:
             RGB in about [-1, 1], (N, 3, size, size), or the window's share of it.
         """
+
+    @abstractmethod
+    def modules_above(self, level: int) -> list[nn.Module]:
+        """What computes at larger sides than `level`, px, which is 4 or more."""
 
     def broadcast(self, w: Tensor) -> Tensor:
         """Repeat (N, w_dim) for every layer: (N, num_ws, w_dim)."""

@@ -225,9 +225,11 @@ class StyleGAN2(GanPrior):
         size: int | None = None,
         fuse: Fuse | None = None,
         window: Window | None = None,
+        anchor: int | None = None,
         random: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw faces; see `GanPrior.synthesis`.
+        """Draw faces; see `GanPrior.synthesis`. There is no anchor: the image of every size is
+        part of that of the next already.
 
         A window costs the share of its area and equals that part of the whole image. The noise of
         every layer is a stored map, so that a result can be had again; `random` (a generator on
@@ -236,6 +238,8 @@ class StyleGAN2(GanPrior):
         Raises:
             ValueError: Shape of ws, size or window do not fit the network.
         """
+        if anchor is not None:
+            raise ValueError(f"StyleGAN2 adds up the images of all sizes, got anchor {anchor}")
         size = self.size if size is None else size
         self._check(ws, size, fuse, window)
         styles = list(ws.unbind(dim=1))
@@ -257,6 +261,10 @@ class StyleGAN2(GanPrior):
                 region = kept
         assert rgb is not None
         return rgb if window is None else _Region.around(window, size, 0).cut(rgb, region)
+
+    def modules_above(self, level: int) -> list[nn.Module]:
+        """See `GanPrior.modules_above`."""
+        return [block for size, block in self.blocks.items() if int(size) > level]
 
     def _check(self, ws: Tensor, size: int, fuse: Fuse | None, window: Window | None) -> None:
         num_ws, dim = self.num_ws, self.w_dim

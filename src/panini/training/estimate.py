@@ -22,7 +22,7 @@ from panini.models.stylegan2 import Discriminator, StyleGAN2
 from panini.training.config import RunConfig
 from panini.training.degradation import DegradationRunConfig
 from panini.training.distillation import DistilConfig, build_student
-from panini.training.network import freeze
+from panini.training.network import freeze, thaw_prior
 from panini.training.prior import GanConfig, PriorRunConfig, discriminator_config, prior_config
 from panini.training.restoration import RestorationRunConfig
 from panini.training.warmup import WarmupRunConfig
@@ -90,7 +90,7 @@ def _restorer(config: RunConfig) -> _Subject:
         cells, size = config.output_at(config.images)
         window = Window(top=0, left=0, side=cells)
         if config.train_prior:
-            net.prior.requires_grad_(True)
+            thaw_prior(net, config.train_prior_above)
         if config.train_degradation_encoder:
             net.degradation_encoder.requires_grad_(True)
     if isinstance(config, WarmupRunConfig):

@@ -207,6 +207,21 @@ def freeze(net: PaniniNet) -> PaniniNet:
     return net
 
 
+def thaw_prior(net: PaniniNet, above: int) -> list[nn.Parameter]:
+    """Let the prior learn, or of it only what is larger than `above` px; what learns.
+
+    Raises:
+        ConfigError: There is nothing so large.
+    """
+    modules = net.prior.modules_above(above) if above else [net.prior]
+    learned = [p for module in modules for p in module.parameters()]
+    if not learned:
+        raise ConfigError(f"train_prior_above: the prior has nothing above {above} px")
+    for parameter in learned:
+        parameter.requires_grad_(True)
+    return learned
+
+
 def trainable(net: PaniniNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(all trainable parameters but the mask MLPs', the mask MLPs')."""
     masks = [p for name, p in net.named_parameters() if "mask_mlp" in name]

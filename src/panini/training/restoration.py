@@ -40,6 +40,7 @@ from panini.training.network import (
     build_network,
     check_lq_size,
     freeze,
+    thaw_prior,
     trainable,
     update_ema,
 )
@@ -118,6 +119,9 @@ class RestorationRunConfig(RunConfig):
     """Learning rate of the mask MLPs, as a factor."""
     train_prior: float = Field(default=0.0, ge=0)
     """Learning rate of the prior, as a factor; 0 = frozen."""
+    train_prior_above: int = Field(default=0, ge=0)
+    """Only what the prior computes at larger sides than this is trained, px; 0 = all of it. From
+    64 on, what is fused stays the face generator's own."""
     train_degradation_encoder: float = Field(default=0.0, ge=0)
     """Learning rate of the degradation encoder, as a factor; 0 = frozen, as in the paper. Its batch
     norms keep their statistics either way."""
@@ -204,8 +208,8 @@ class RestorationStage(Stage):
         self.modules = {"net": self.net, "ema": self.ema}
         groups = list(zip(trainable(self.net), (1.0, config.mask_rate), strict=True))
         if config.train_prior:
-            self.net.prior.requires_grad_(True)
-            groups.append((list(self.net.prior.parameters()), config.train_prior))
+            learned = thaw_prior(self.net, config.train_prior_above)
+            groups.append((learned, config.train_prior))
         if config.train_degradation_encoder:
             self.net.degradation_encoder.requires_grad_(True)
             learned = list(self.net.degradation_encoder.parameters())
