@@ -65,6 +65,15 @@ def test_torchvision_weights_see_rgb_with_imagenet_statistics():
     torch.testing.assert_close(prepared, expected)
 
 
+def test_contrast_is_the_ratio_of_the_inputs_ranges():
+    caffe, torchvision = random_vgg("caffe"), random_vgg("torchvision")
+    assert torchvision.contrast == pytest.approx(1.0)
+    assert caffe.contrast == pytest.approx(57.6, abs=0.1)
+    black, white = torch.full((1, 3, 1, 1), -1.0), torch.ones(1, 3, 1, 1)
+    ranges = [(net.prepare(white) - net.prepare(black)).mean() for net in (caffe, torchvision)]
+    assert (ranges[0] / ranges[1]).item() == pytest.approx(caffe.contrast, rel=0.01)
+
+
 def test_forward_is_the_plain_chain_of_convolutions_and_pools():
     network = random_vgg()
     x = torch.rand(1, 3, 16, 16) * 2 - 1

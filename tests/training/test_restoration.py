@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import yaml
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from panini.checkpoints import load_model, load_prior, load_tensors
@@ -14,6 +17,7 @@ from panini.config import load_config
 from panini.data import to_float
 from panini.errors import ConfigError, TrainingError
 from panini.features.identity import IdentityNet, chip_window
+from panini.features.vgg16 import VGG16, load_vgg16
 from panini.models.prior import Window
 from panini.training.restoration import (
     FACE_WINDOW,
@@ -26,6 +30,7 @@ from panini.training.restoration import (
 from panini.training.run import WEIGHTS, fit
 from panini.training.views import crop_pair, draw_window, view, view_side
 
+SHARED = Path(__file__).parents[2].parent / "shared" / "models"
 ADVERSARIAL = {"scale": 128, "patch": 32, "max_channels": 8, "r1_weight": 1.0, "r1_every": 2}
 
 
@@ -197,8 +202,6 @@ def test_a_state_with_a_discriminator_needs_a_recipe_with_one(recipe):
 
 
 def test_perceptual_term_is_the_squared_error_of_conv4_3(vgg):
-    from panini.features.vgg16 import load_vgg16
-
     generator = torch.Generator().manual_seed(0)
     restored, gt = torch.rand(2, 2, 3, 32, 32, generator=generator) * 2 - 1
     restored.requires_grad_()
@@ -206,11 +209,56 @@ def test_perceptual_term_is_the_squared_error_of_conv4_3(vgg):
     found = term(restored, gt)
     network = load_vgg16(vgg)
     x, y = (network(image, ["conv4_3"])["conv4_3"] for image in (restored, gt))
-    torch.testing.assert_close(found, (x - y).square().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(found, ((x - y) / network.contrast).square().mean(dim=(1, 2, 3)))
     found.sum().backward()
     assert restored.grad is not None
     assert restored.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in term.parameters())
+
+
+def test_the_perceptual_term_is_as_large_with_caffes_weights_as_with_torchvisions(tmp_path):
+    """The same filters for both preparations: without the scale one is 3,300 times the other."""
+    terms = []
+    restored, gt = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for preparation in ("caffe", "torchvision"):
+        torch.manual_seed(0)
+        state = VGG16((8, 8, 8, 8, 8), preparation=preparation).state_dict()
+        if preparation == "caffe":  # BGR, and biases for the larger range
+            state = {k: 57.6 * v if k.endswith("bias") else v for k, v in state.items()}
+            state["conv1_1.weight"] = state["conv1_1.weight"].flip(1).contiguous()
+        path = tmp_path / f"{preparation}.safetensors"
+        save_file(state, path, {"preprocess": preparation})
+        terms.append(Perceptual(PerceptualConfig(vgg=path))(restored, gt))
+    torch.testing.assert_close(terms[0], terms[1], rtol=0.05, atol=0)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared frozen networks")
+def test_the_papers_weight_makes_the_perceptual_term_about_as_large_as_l1():
+    """On Caffe's activations as they are it would be thousands of times as large."""
+    data = pytest.importorskip("skimage.data")
+    face = torch.from_numpy(data.astronaut()[:128, 160:288].copy()).permute(2, 0, 1)[None]
+    gt = face / 127.5 - 1
+    small = F.interpolate(gt, (32, 32), mode="bilinear", antialias=True)
+    blurred = F.interpolate(small, (128, 128), mode="bicubic").clamp(-1, 1)
+    term = Perceptual(PerceptualConfig(vgg=SHARED / "vgg16_caffe.safetensors"))(blurred, gt)
+    l1 = (blurred - gt).abs().mean().item()
+    assert 0.2 * l1 < 1e-2 * term.item() < 5 * l1
+
+
+def test_torchvisions_own_file_can_be_the_perceptual_network(tmp_path):
+    torch.manual_seed(0)
+    network = VGG16((4, 4, 4, 8, 8), preparation="torchvision")
+    layers = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    numbers = dict(zip(network.layers, layers, strict=True))
+    state = {}
+    for key, value in network.state_dict().items():
+        name, _, part = key.partition(".")
+        state[f"features.{numbers[name]}.{part}"] = value
+    torch.save(state, tmp_path / "vgg16.pth")
+    term = Perceptual(PerceptualConfig(vgg=tmp_path / "vgg16.pth"))
+    assert isinstance(term.judge, VGG16)
+    assert (term.judge.preparation, term.judge.contrast) == ("torchvision", pytest.approx(1.0))
+    assert torch.equal(term.judge.state_dict()["conv4_3.bias"], network.state_dict()["conv4_3.bias"])
 
 
 def test_lpips_can_be_the_perceptual_term(kit, recipe, vgg, heads):

@@ -22,6 +22,7 @@ Preparation = Literal["caffe", "torchvision"]
 
 CONVS_PER_BLOCK = (2, 2, 3, 3, 3)
 WIDTHS = (64, 128, 256, 512, 512)
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 0..1
 
 _FILE_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Numbers of the convolutions in torchvision's `features`."""
@@ -37,6 +38,12 @@ class VGG16(nn.Module):
         widths: Channels of the five blocks; smaller ones make a light network for tests.
         preparation: What the weights expect: "caffe" (BGR, 0-255 minus the mean) or
             "torchvision" (RGB, 0-1, ImageNet mean and deviation).
+
+    Attributes:
+        contrast: How many times larger the prepared input is than torchvision's, 57.6 for Caffe's.
+            Convolutions, ReLU and max-pools are positively homogeneous but for the biases: divided
+            by it, Caffe's activations are those of a network that takes torchvision's range and
+            whose biases are as many times smaller.
     """
 
     shift: Tensor
@@ -65,10 +72,11 @@ class VGG16(nn.Module):
             scale = torch.full((3,), 127.5)
             shift = 127.5 - torch.tensor([123.68, 116.779, 103.939])
         elif preparation == "torchvision":
-            mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+            mean, deviation = torch.tensor([_MEAN, _DEVIATION])
             scale, shift = 0.5 / deviation, (0.5 - mean) / deviation
         else:
             raise ValueError(f"expected preparation 'caffe' or 'torchvision', got {preparation!r}")
+        self.contrast = float((scale * torch.tensor(_DEVIATION) / 0.5).mean())
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)

@@ -22,8 +22,9 @@ from panini.config import Config
 from panini.data import GroupBatch, GroupConfig, to_float
 from panini.errors import ConfigError
 from panini.features.identity import ffhq_to_chip, load_identity
-from panini.features.vgg16 import VGG16, load_vgg16
+from panini.features.vgg16 import VGG16, build_vgg16, load_vgg16
 from panini.metrics.lpips import LPIPS, load_lpips
+from panini.metrics.weights import read_tensors
 from panini.models.panini_net import PaniniNet
 from panini.models.prior import Window
 from panini.training.critics import (
@@ -59,10 +60,10 @@ class PerceptualConfig(Config):
     """The perceptual term."""
 
     kind: Literal["vgg", "lpips"] = "vgg"
-    """"vgg": squared error of conv4_3 before its ReLU, as the authors coded it. "lpips": all
-    five blocks under LPIPS's heads."""
+    """"vgg": squared error of conv4_3 before its ReLU, as the authors coded it, in the range of
+    torchvision's weights. "lpips": all five blocks under LPIPS's heads."""
     vgg: Path
-    """VGG-16 weights, safetensors."""
+    """VGG-16 weights: Caffe's as safetensors, or torchvision's in either form."""
     heads: Path | None = None
     """LPIPS heads, for kind lpips."""
     weight: float = 1e-2
@@ -165,7 +166,7 @@ class Perceptual(torch.nn.Module):
         self.judge: VGG16 | LPIPS = (
             load_lpips(config.vgg, config.heads)
             if config.kind == "lpips" and config.heads is not None
-            else load_vgg16(config.vgg)
+            else _load_vgg(config.vgg)
         )
         self.judge.requires_grad_(False).eval()
 
@@ -177,7 +178,16 @@ class Perceptual(torch.nn.Module):
         with torch.no_grad():
             truth = self.judge(gt, [tap])[tap]
         found = self.judge(restored, [tap])[tap]
-        return (found.float() - truth.float()).square().mean(dim=(1, 2, 3))
+        # Caffe's weights see 0..255: without this the term would be three thousand times larger.
+        difference = (found.float() - truth.float()) / self.judge.contrast
+        return difference.square().mean(dim=(1, 2, 3))
+
+
+def _load_vgg(path: Path) -> VGG16:
+    """VGG-16 of a safetensors file whose metadata tell its input, or of torchvision's own file."""
+    if path.suffix == ".safetensors":
+        return load_vgg16(path)
+    return build_vgg16(read_tensors(path), path)
 
 
 class _Drawn(NamedTuple):
