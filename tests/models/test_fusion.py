@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import get_args
+
 import pytest
 import torch
 
@@ -236,3 +239,11 @@ def test_only_methods_that_weigh_have_masks():
 def test_unknown_method():
     with pytest.raises(ValueError, match="one of dafi, concat, modulation, noise, latent"):
         other("sum")
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_way_to_fuse_tells_its_equation_and_source(method):
+    config = DAFIConfig(prior_channels=PRIOR, image_channels=IMAGE, repr_dim=8, method=method)
+    text = " ".join((type(build_fusion(config)).__doc__ or "").split())
+    assert "F = " in text
+    assert re.search(r"\([A-Z]\w+( et al\.|, \w+ & \w+), (CVPR|AAAI) 20\d\d, (Eq|Sec)\. \d", text)

@@ -152,7 +152,11 @@ class Fusion(nn.Module, ABC):
 
 
 class DAFI(Fusion):
-    """Interpolate, channel by channel, between GAN-prior and encoder features."""
+    """Interpolate, channel by channel, between GAN-prior and encoder features: Panini-Net.
+
+    (mask, 1 - mask) = softmax(MLP(v_DR)) and F = mask · F_GPB + (1 - mask) · F_IFE (Wang, Hu &
+    Zhang, AAAI 2022, Eq. 6 and 7), with one mask a level and channel.
+    """
 
     def __init__(self, config: DAFIConfig) -> None:
         super().__init__(config)
@@ -272,8 +276,8 @@ class ConcatConv(Fusion):
 class SplitModulation(Fusion):
     """Channel-split spatial feature transform, as GFP-GAN fuses.
 
-    (α, β) = convs(F_IFE); the first half of the channels passes, the second becomes
-    α · F_GPB + β (Wang et al., CVPR 2021, Eq. 4). It starts at α = 1, β = 0: the prior alone.
+    (α, β) = convs(F_IFE); F = [F_GPB first half, α · F_GPB second half + β] (Wang et al., CVPR
+    2021, Eq. 4). It starts at α = 1, β = 0: the prior alone.
     """
 
     def __init__(self, config: DAFIConfig) -> None:
@@ -312,7 +316,7 @@ class SplitModulation(Fusion):
 
 
 class NoiseInput(Fusion):
-    """Features in the place of noise, as GPEN fuses.
+    """Features in the place of noise, as GPEN fuses: F = F_GPB + P F_IFE.
 
     GPEN concatenates the feature to the generator's and gives the next convolution weights for
     it (Yang et al., CVPR 2021, Sec. 3.1). A convolution is linear: W₁ F_GPB + W₂ F_IFE. With
@@ -342,7 +346,10 @@ class NoiseInput(Fusion):
 
 
 class LatentOnly(Fusion):
-    """No feature at all, only latent codes, as pSp restores: θ = 1."""
+    """No feature at all, only latent codes, as pSp restores.
+
+    F = F_GPB, so that θ = 1 (Richardson et al., CVPR 2021, Sec. 3): the photo has its say in ws.
+    """
 
     def __init__(self, config: DAFIConfig) -> None:
         super().__init__(config)
