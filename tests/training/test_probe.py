@@ -17,7 +17,7 @@ from panini.errors import DataError
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.panini_net import PaniniNet
 from panini.training import probe as probing
-from panini.training.probe import TARGETS, _error, _probe_r2, _same_face, probe
+from panini.training.probe import TARGETS, _errors, _probe_r2, _same_face, probe
 
 
 def faces(count: int, side: int = 64) -> list[np.ndarray]:
@@ -56,6 +56,8 @@ def test_an_encoder_of_noise_tells_the_noise_and_nothing_else():
     assert found.v_dr.r2["log2_low_side"] == 0  # all are equal
     assert (found.faces, found.views, found.chance) == (40, 3, 1 / 40)
     assert found.v_dr.same_face < 0.25
+    assert set(found.v_dr.intervals) == {*TARGETS, "same_face"}
+    assert found.v_dr.intervals["same_face"].count == 40
 
 
 def test_an_encoder_of_content_finds_the_same_face():
@@ -71,23 +73,35 @@ def test_the_probe_is_ridge_regression():
     x, new_x = generator.normal(size=(60, 1, 5)), generator.normal(size=(30, 1, 5))
     weights = generator.normal(size=5)
     y, new_y = x @ weights + 3, new_x @ weights + 3
-    assert _error(x, y, new_x, new_y, 1e-6) < 1e-6
+    assert _errors(x, y, new_x, new_y, 1e-6).max() < 1e-6
     # A huge ridge leaves the mean.
-    assert _error(x, y, new_x, new_y, 1e9) == pytest.approx(np.mean((new_y - y.mean()) ** 2), 1e-3)
-    assert _probe_r2(np.concatenate([x, new_x]), np.concatenate([y, new_y])) > 0.99
+    left = _errors(x, y, new_x, new_y, 1e9)
+    assert left.mean() == pytest.approx(np.mean((new_y - y.mean()) ** 2), 1e-3)
+    assert _probe_r2(np.concatenate([x, new_x]), np.concatenate([y, new_y])).low > 0.99
 
 
 def test_noise_alone_has_no_r2():
     generator = np.random.default_rng(1)
     vectors, target = generator.normal(size=(100, 2, 30)), generator.normal(size=(100, 2))
-    assert _probe_r2(vectors, target) < 0.1
+    assert _probe_r2(vectors, target).mean < 0.1
 
 
 def test_retrieval_counts_own_faces():
     vectors = np.random.default_rng(0).normal(size=(10, 1, 4)).repeat(2, axis=1)
-    assert _same_face(vectors) == 1
+    assert _same_face(vectors).tolist() == [1] * 10
     vectors[:, 1] = np.roll(vectors[:, 1], 1, axis=0)
-    assert _same_face(vectors) == 0
+    assert _same_face(vectors).tolist() == [0] * 10
+
+
+def test_intervals_are_over_the_faces_that_the_probe_did_not_see():
+    generator = np.random.default_rng(2)
+    vectors = generator.normal(size=(100, 3, 4))
+    target = vectors @ generator.normal(size=4) + generator.normal(size=(100, 3))
+    found = _probe_r2(vectors, target)
+    assert found.count == 50
+    assert found.low < found.mean < found.high < 1
+    equal = _probe_r2(vectors, np.ones((100, 3)))
+    assert (equal.low, equal.mean, equal.high) == (0, 0, 0)
 
 
 def test_too_few_faces_are_refused():

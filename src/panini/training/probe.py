@@ -22,6 +22,7 @@ from panini.data import resize, to_float
 from panini.degradations import DegradationParams, degrade, sample_floor
 from panini.errors import DataError
 from panini.images import RgbImage
+from panini.metrics.bootstrap import Interval, mean_interval, ratio_interval
 from panini.models.degradation_encoder import DegradationEncoder
 
 TARGETS = ("log2_low_side", "sigma", "noise", "jpeg")
@@ -41,6 +42,8 @@ class SpaceReport:
     """R² of a linear probe for each of `TARGETS`, on the half of the faces that it did not see."""
     same_face: float
     """Share of faces whose nearest vector under another degradation is their own."""
+    intervals: dict[str, Interval]
+    """The same with 95 % intervals from the bootstrap over faces: `TARGETS` and "same_face"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +117,10 @@ def probe(
 
 def _report(vectors: Floats, targets: Floats) -> SpaceReport:
     """Both measures for vectors (faces, views, dim) and numbers (faces, views, 4)."""
-    r2 = {name: _probe_r2(vectors, targets[..., i]) for i, name in enumerate(TARGETS)}
-    return SpaceReport(r2=r2, same_face=_same_face(vectors))
+    found = {name: _probe_r2(vectors, targets[..., i]) for i, name in enumerate(TARGETS)}
+    r2 = {name: interval.mean for name, interval in found.items()}
+    found["same_face"] = mean_interval(_same_face(vectors))
+    return SpaceReport(r2=r2, same_face=found["same_face"].mean, intervals=found)
 
 
 @torch.inference_mode()
@@ -132,36 +137,40 @@ def _numbers(params: DegradationParams, size: int) -> tuple[float, float, float,
     return math.log2(params.low_side(size)), params.sigma, params.noise, float(params.jpeg)
 
 
-def _probe_r2(vectors: Floats, target: Floats) -> float:
+def _probe_r2(vectors: Floats, target: Floats) -> Interval:
     """R² on the second half of the faces; the ridge is chosen within the first.
 
     0 where there is nothing to tell, because all targets are equal.
     """
     half, part = len(vectors) // 2, 2 * len(vectors) // 5
     errors = [
-        _error(vectors[:part], target[:part], vectors[part:half], target[part:half], ridge)
+        _errors(vectors[:part], target[:part], vectors[part:half], target[part:half], ridge).mean()
         for ridge in RIDGES
     ]
     best = RIDGES[int(np.argmin(errors))]
-    error = _error(vectors[:half], target[:half], vectors[half:], target[half:], best)
-    spread = float(target[half:].var())
-    return 1 - error / spread if spread else 0.0
+    error = _errors(vectors[:half], target[:half], vectors[half:], target[half:], best)
+    spread = ((target[half:] - target[half:].mean()) ** 2).mean(axis=1)
+    if not spread.any():
+        return Interval(0.0, 0.0, 0.0, len(spread))
+    left = ratio_interval(error, spread)
+    return Interval(1 - left.mean, 1 - left.high, 1 - left.low, left.count)
 
 
-def _error(x: Floats, y: Floats, new_x: Floats, new_y: Floats, ridge: float) -> float:
-    """Mean squared error on new faces of a ridge regression, on standardised vectors."""
-    x, new_x = x.reshape(-1, x.shape[-1]), new_x.reshape(-1, x.shape[-1])
+def _errors(x: Floats, y: Floats, new_x: Floats, new_y: Floats, ridge: float) -> Floats:
+    """Squared error a new face, (faces,), of a ridge regression on standardised vectors."""
+    x, flat = x.reshape(-1, x.shape[-1]), new_x.reshape(-1, x.shape[-1])
     mean, deviation = x.mean(0), x.std(0) + 1e-12
-    x, new_x = (x - mean) / deviation, (new_x - mean) / deviation
-    y, new_y = y.reshape(-1), new_y.reshape(-1)
+    x, flat = (x - mean) / deviation, (flat - mean) / deviation
+    y = y.reshape(-1)
     gram = x.T @ x + ridge * np.eye(x.shape[1])
     weights = np.linalg.solve(gram, x.T @ (y - y.mean()))
-    return float(np.mean((new_x @ weights + y.mean() - new_y) ** 2))
+    told = (flat @ weights + y.mean()).reshape(new_y.shape)
+    return ((told - new_y) ** 2).mean(axis=1)
 
 
-def _same_face(vectors: Floats) -> float:
-    """Share of first views whose nearest second view is of the same face."""
+def _same_face(vectors: Floats) -> Floats:
+    """Whether a face's first view has its own second view nearest, 0 or 1, (faces,)."""
     first, second = vectors[:, 0], vectors[:, 1]
     # Squared distances but for a constant a row, (faces, faces).
     distance = (second**2).sum(1)[None] - 2 * first @ second.T
-    return float(np.mean(distance.argmin(axis=1) == np.arange(len(vectors))))
+    return (distance.argmin(axis=1) == np.arange(len(vectors))).astype(np.float64)
