@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from panini.checkpoints import load_prior, load_tensors, save_model, save_tensors
 from panini.checkpoints.assemble import Plan, assemble
-from panini.errors import ConfigError
+from panini.errors import CheckpointError, ConfigError
 from panini.models.mobile_stylegan import MobileStyleGAN
 from panini.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from panini.training.distillation import PRIOR, DistilStage, build_student
@@ -199,6 +199,19 @@ def test_a_run_goes_on_from_a_prior(kit, recipe, teacher):
     assert all(torch.equal(value, expected[key]) for key, value in stage.net.state_dict().items())
     stage.step(kit.batch(stage), 0, 0)
     assert "blocks.4.conv1.weight" in kit.changed(stage.net, expected)
+
+
+def test_a_run_goes_on_from_a_discriminator(recipe):
+    config = recipe()
+    train(config)
+    (state, *_) = sorted((config.out / "checkpoints").iterdir(), reverse=True)
+    stage = GanStage(recipe("next", gan=GAN | {"discriminator_init": state}))
+    tensors = load_tensors(state, kind="training-state")[0]
+    for name, value in stage.discriminator.state_dict().items():
+        assert torch.equal(value, tensors[f"module/discriminator/{name}"])
+    wider = GAN | {"network": SHAPE | {"max_channels": 16}, "discriminator_init": state}
+    with pytest.raises(CheckpointError, match="misshapen tensors, first: "):
+        GanStage(recipe("wider", gan=wider))
 
 
 def test_recipes_that_cannot_be_are_refused(recipe, prior, shard_group):

@@ -8,6 +8,7 @@ import pytest
 
 from panini.config import load_config
 from panini.models.panini_net import named_config
+from panini.models.stylegan2 import DiscriminatorConfig
 from panini.training.degradation import DegradationRunConfig
 from panini.training.estimate import estimate
 from panini.training.prior import PriorRunConfig
@@ -64,6 +65,8 @@ def test_papers_recipes_are_the_papers():
         assert (recipe.perceptual.kind, recipe.perceptual.weight) == ("vgg", 1e-2)
         assert recipe.adversarial is not None
         assert (recipe.adversarial.weight, recipe.adversarial.learning_rate) == (1e-2, 1e-4)
+        assert recipe.adversarial.init is not None
+        assert recipe.adversarial.build().config == DiscriminatorConfig()
         assert recipe.adversarial.patch == recipe.adversarial.scale == recipe.patch == 1024
         assert recipe.train_prior == recipe.mask_rate == 1.0
         assert (recipe.window, recipe.phases, recipe.data.curriculum) == (64, (), ())

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from panini.checkpoints import load_model, load_prior, load_tensors
+from panini.checkpoints import load_model, load_prior, load_tensors, save_tensors
 from panini.config import load_config
 from panini.data import to_float
 from panini.errors import ConfigError, TrainingError
 from panini.features.identity import IdentityNet, chip_window
 from panini.features.vgg16 import VGG16, load_vgg16
 from panini.models.prior import Window
+from panini.models.stylegan2 import Discriminator, DiscriminatorConfig
 from panini.training.restoration import (
     FACE_WINDOW,
     Perceptual,
@@ -197,6 +198,17 @@ def test_a_state_with_a_discriminator_needs_a_recipe_with_one(recipe):
         fit(RestorationStage(other), other)
 
 
+def test_the_discriminator_may_be_a_trained_one(recipe, tmp_path):
+    torch.manual_seed(7)
+    trained = Discriminator(DiscriminatorConfig(size=32, max_channels=8))
+    path = tmp_path / "state.safetensors"
+    state = {f"module/discriminator/{name}": v for name, v in trained.state_dict().items()}
+    save_tensors(state, path, kind="training-state", meta={})
+    stage = RestorationStage(recipe(adversarial=ADVERSARIAL | {"init": path}))
+    found = stage.modules["discriminator"].state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in trained.state_dict().items())
+
+
 # ----------------------------------------------------------------------------------------------
 # The perceptual term
 
@@ -258,7 +270,9 @@ def test_torchvisions_own_file_can_be_the_perceptual_network(tmp_path):
     term = Perceptual(PerceptualConfig(vgg=tmp_path / "vgg16.pth"))
     assert isinstance(term.judge, VGG16)
     assert (term.judge.preparation, term.judge.contrast) == ("torchvision", pytest.approx(1.0))
-    assert torch.equal(term.judge.state_dict()["conv4_3.bias"], network.state_dict()["conv4_3.bias"])
+    assert torch.equal(
+        term.judge.state_dict()["conv4_3.bias"], network.state_dict()["conv4_3.bias"]
+    )
 
 
 def test_lpips_can_be_the_perceptual_term(kit, recipe, vgg, heads):

@@ -1,5 +1,6 @@
 """Reading and writing weights."""
 
+from panini.checkpoints.discriminators import load_discriminator
 from panini.checkpoints.formats import (
     convert,
     load_degradation_encoder,
@@ -19,6 +20,7 @@ __all__ = [
     "Weights",
     "convert",
     "load_degradation_encoder",
+    "load_discriminator",
     "load_model",
     "load_prior",
     "load_state",

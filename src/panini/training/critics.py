@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from panini.checkpoints import load_discriminator
 from panini.config import Config
 from panini.features.vgg16 import VGG16, load_vgg16
 from panini.losses import discriminator_adversarial, generator_adversarial, r1_penalty
@@ -46,6 +47,13 @@ class AdversarialConfig(CriticConfig):
 
     max_channels: int = 256
     """Widest layer of the discriminator."""
+    init: Path | None = None
+    """A file with a trained discriminator of side `patch` and these widths, as in the paper:
+    StyleGAN2's of 1024 px has 512. None = a new one."""
+
+    def build(self) -> Discriminator:
+        """The discriminator, new."""
+        return Discriminator(DiscriminatorConfig(size=self.patch, max_channels=self.max_channels))
 
 
 class FeatureAdversarialConfig(CriticConfig):
@@ -148,10 +156,16 @@ class Critic:
 
 
 def patch_critic(config: AdversarialConfig, engine: Engine) -> Critic:
-    """The paper's discriminator."""
+    """The paper's discriminator.
+
+    Raises:
+        CheckpointError: Its `init` cannot be read, or is of another shape.
+    """
     torch.manual_seed(engine.config.seed)
-    shape = DiscriminatorConfig(size=config.patch, max_channels=config.max_channels)
-    return Critic("discriminator", config, engine, Discriminator(shape), lambda patches: patches)
+    network = config.build()
+    if config.init is not None:
+        load_discriminator(network, config.init)
+    return Critic("discriminator", config, engine, network, lambda patches: patches)
 
 
 def feature_critic(config: FeatureAdversarialConfig, engine: Engine) -> Critic:

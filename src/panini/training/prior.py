@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from panini.checkpoints import load_prior
+from panini.checkpoints import load_discriminator, load_prior
 from panini.config import Config
 from panini.data import GroupBatch, to_float
 from panini.errors import ConfigError
@@ -73,6 +73,8 @@ class GanConfig(Config):
     """From scratch. None: `init` says the shape."""
     init: Path | None = None
     """A StyleGAN2 prior to go on from, of any format that loads."""
+    discriminator_init: Path | None = None
+    """A file with the discriminator that was trained beside it; None = a new one."""
     r1_gamma: float = Field(default=1.0, ge=0)
     """Of the gradient penalty (γ / 2 is its weight)."""
     r1_every: int = Field(default=16, gt=0)
@@ -147,6 +149,8 @@ class GanStage(Stage):
         self._check_data()
         torch.manual_seed(config.seed + 1)
         self.discriminator = Discriminator(discriminator_config(self.net.config))
+        if self.gan.discriminator_init is not None:
+            load_discriminator(self.discriminator, self.gan.discriminator_init)
         self.modules = {"net": self.net, "ema": self.ema, "discriminator": self.discriminator}
         if self.gan.augment is not None:
             self.modules["augmentation"] = Augmentation(self.gan.augment)

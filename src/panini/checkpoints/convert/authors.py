@@ -78,8 +78,8 @@ def sr_names() -> dict[str, str]:
     return names
 
 
-def discriminator_names() -> dict[str, str]:
-    """The authors' name of every tensor of the discriminator with ours."""
+def discriminator_names(size: int = SIZE) -> dict[str, str]:
+    """The authors' name of every tensor of the discriminator of `size` px with ours."""
     names: dict[str, str] = {}
 
     def add(theirs: str, index: int, ours: str, *, bias: bool = True) -> None:
@@ -90,8 +90,8 @@ def discriminator_names() -> dict[str, str]:
 
     add("convs.0", 0, "from_rgb")
     add("final_conv", 0, "final_conv")
-    for i in range(1, SIZE.bit_length() - 2):
-        block = f"blocks.{SIZE >> (i - 1)}"
+    for i in range(1, size.bit_length() - 2):
+        block = f"blocks.{size >> (i - 1)}"
         add(f"convs.{i}.conv1", 0, f"{block}.conv0")
         add(f"convs.{i}.conv2", 1, f"{block}.conv1")
         add(f"convs.{i}.skip", 1, f"{block}.skip", bias=False)
