@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -141,6 +142,17 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(shard, workers):
     assert same(whole[1], data[1])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_ends_the_batches_is_told_in_a_line(tmp_path, workers):
+    path = write_shard(tmp_path / "s.tar", {"a.png": b"no image"})
+    loader = batches(FaceBatches(config(group(path), num_workers=workers), seed=0), 0, 2)
+    with pytest.raises(DataError) as caught:
+        next(loader)
+    message = str(caught.value)
+    assert message.startswith("50 faces in a row cannot be read, the last: ")
+    assert "\n" not in message
+
+
 def test_the_degraded_face_shows_the_face_of_the_truth(shard):
     data = FaceBatches(config(group(shard, gt_size=128), degradations=[MILD]), seed=0)
     for step in range(3):
@@ -246,6 +258,26 @@ def test_a_folder_gives_its_images(tmp_path):
     source = open_source(Source(kind="folder", paths=[tmp_path]))
     assert len(source) == 2
     assert np.array_equal(source.sample(0).image, face(0))
+
+
+def test_a_shard_stays_on_the_disk(shard, monkeypatch):
+    """Of FFHQ, 90 GB encoded: what is kept is where the faces lie."""
+    source = open_source(Source(kind="shards", paths=[shard]))
+    assert len(pickle.dumps(source)) < shard.stat().st_size / 10
+    assert np.array_equal(source.sample(3).image, face(3))
+
+
+def test_a_folder_gives_the_images_of_the_folders_in_it(tmp_path):
+    for index, name in enumerate(("00000/00000.png", "00000/00001.png", "01000/01000.PNG")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(face(index)))
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / ".thumbnails" / "x.png").write_bytes(png(face(9)))
+    (tmp_path / "LICENSE.txt").write_text("no image")
+    source = open_source(Source(kind="folder", paths=[tmp_path]))
+    assert len(source) == 3
+    assert all(np.array_equal(source.sample(i).image, face(i)) for i in range(3))
 
 
 def test_a_prior_folder_gives_faces_with_the_w_that_made_them(prior, prior_folder):

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from panini.errors import DataError
-from panini.shards import iter_shard
+from panini.shards import index_members, iter_members, iter_shard
 
 
 def write_shard(path, members):
@@ -53,6 +55,70 @@ def test_what_is_wrong_is_named(tmp_path):
     write_shard(path, {"face.webp": b"RIFF0000WEBP"})
     with pytest.raises(DataError, match=r"x\.tar:face\.webp: not a readable image"):
         next(iter_shard(path))
+
+
+def bomb() -> bytes:
+    """A PNG whose header promises 900 million pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "PNG")
+    content = bytearray(buffer.getvalue())
+    content[16:24] = (30_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+def test_a_huge_header_is_no_readable_image(tmp_path):
+    path = tmp_path / "x.tar"
+    write_shard(path, {"bomb.png": bomb()})
+    with pytest.raises(DataError, match=r"x\.tar:bomb\.png: not a readable image \(Image size"):
+        next(iter_shard(path))
+
+
+def test_what_is_wrong_with_an_image_is_the_same_twice(tmp_path):
+    path = tmp_path / "x.tar"
+    write_shard(path, {"face.webp": b"nothing"})
+    messages = set()
+    for _ in range(3):
+        with pytest.raises(DataError) as caught:
+            next(iter_shard(path))
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_an_index_says_where_the_images_lie(tmp_path):
+    path = tmp_path / "x.tar"
+    write_shard(path, {"a.png": b"first", "a.json": b"{}", "sub/b.WEBP": b"the second"})
+    index = index_members(path)
+    assert [(member.name, member.read()) for member in index] == list(iter_members(path))
+    assert index[1].where == f"{path}:sub/b.WEBP"
+    path.unlink()
+    with pytest.raises(DataError, match=r"x\.tar:a\.png: cannot be read \(No such file"):
+        index[0].read()
+
+
+def test_an_index_tells_what_is_wrong(tmp_path):
+    path = tmp_path / "x.tar"
+    with pytest.raises(DataError, match="no such file; expected a tar shard"):
+        index_members(path)
+    write_shard(path, {"readme.txt": b"hello"})
+    with pytest.raises(DataError, match="no images in it"):
+        index_members(path)
+    path.write_bytes(b"this is no tar file" * 100)
+    with pytest.raises(DataError, match="not a whole tar file"):
+        index_members(path)
+    write_shard(path, {f"{index}.png": bytes(6000) for index in range(3)})
+    path.write_bytes(path.read_bytes()[: 512 + 3000])
+    with pytest.raises(DataError, match="not a whole tar file"):
+        index_members(path)
+
+
+def test_a_compressed_shard_cannot_be_indexed_but_read(tmp_path):
+    path = tmp_path / "x.tar"
+    write_shard(path, {"a.png": b"first"})
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert list(iter_members(path)) == [("a.png", b"first")]
+    with pytest.raises(DataError, match=r"x\.tar: is compressed; unpack it"):
+        index_members(path)
 
 
 def test_a_shard_cut_short_is_an_error(tmp_path):

@@ -5,16 +5,65 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from panini.errors import DataError
 
 SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
+
+
+class Member(NamedTuple):
+    """Where an encoded image lies in a shard."""
+
+    shard: Path
+    name: str
+    offset: int
+    """Of its first byte."""
+    size: int
+    """Bytes."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"{self.shard}:{self.name}"
+
+    def read(self) -> bytes:
+        """Its content. The shard is opened each time, so that processes share nothing.
+
+        Raises:
+            DataError: The shard cannot be read any more.
+        """
+        try:
+            with self.shard.open("rb") as file:
+                file.seek(self.offset)
+                return file.read(self.size)
+        except OSError as error:
+            raise DataError(f"{self.where}: cannot be read ({error.strerror or error})") from error
+
+
+def index_members(path: str | Path) -> list[Member]:
+    """Find the encoded images of a shard, in their order; their content is left on the disk.
+
+    Args:
+        path: A tar file that is not compressed. Members that are not images (`SUFFIXES`) are
+            passed over.
+
+    Raises:
+        DataError: The shard is missing, compressed, not a tar file, cut short, or without images.
+    """
+    path = Path(path)
+    with _open(path, compressed=False) as archive:
+        found = [Member(path, m.name, m.offset_data, m.size) for m in archive if _is_image(m)]
+    if not found:
+        raise DataError(_NO_IMAGES.format(path))
+    return found
 
 
 def iter_members(path: str | Path) -> Iterator[tuple[str, bytes]]:
@@ -30,23 +79,38 @@ def iter_members(path: str | Path) -> Iterator[tuple[str, bytes]]:
         DataError: The shard is missing, not a tar file, cut short, or without images.
     """
     path = Path(path)
+    found = False
+    with _open(path, compressed=True) as archive:
+        for member in filter(_is_image, archive):
+            file = archive.extractfile(member)
+            assert file is not None  # it is a regular file
+            yield member.name, file.read()
+            found = True
+    if not found:
+        raise DataError(_NO_IMAGES.format(path))
+
+
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  # gzip, bzip2, xz
+_NO_IMAGES = "{}: no images in it; expected members such as KEY.webp"
+
+
+def _is_image(member: tarfile.TarInfo) -> bool:
+    return member.isfile() and PurePosixPath(member.name).suffix.lower() in SUFFIXES
+
+
+@contextmanager
+def _open(path: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
+    """A shard, perhaps a compressed one; what goes wrong inside becomes a line about it."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a tar shard of images")
-    found = False
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                suffix = PurePosixPath(member.name).suffix.lower()
-                if not member.isfile() or suffix not in SUFFIXES:
-                    continue
-                file = archive.extractfile(member)
-                assert file is not None  # it is a regular file
-                yield member.name, file.read()
-                found = True
+        with path.open("rb") as file:
+            if not compressed and file.read(6).startswith(_COMPRESSED):
+                raise DataError(f"{path}: is compressed; unpack it, so that faces can be found")
+        with tarfile.open(path, "r" if compressed else "r:") as archive:
+            yield archive
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: not a whole tar file ({error}); copy it again") from error
-    if not found:
-        raise DataError(f"{path}: no images in it; expected members such as KEY.webp")
 
 
 def iter_shard(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -78,5 +142,8 @@ def decode(file: BytesIO | Path, where: str) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as image:
             return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        # Its own words hold an address in memory: the same file would never be the same twice.
+        raise DataError(f"{where}: not a readable image (of no known format)") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a readable image ({error})") from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
+import tarfile
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from torch import nn
 
 from panini.checkpoints import save_tensors
-from panini.errors import TrainingError
+from panini.errors import ConfigError, DataError, TrainingError
 from panini.training.checkpointing import FOLDER, KIND, Checkpoints
 from panini.training.log import Log
 from panini.training.run import Engine, RunConfig, Stage, fit
@@ -210,6 +212,132 @@ def test_a_sheet_shows_the_validation_faces(recipe, shard):
         assert np.asarray(sheet).std() > 10
 
 
+class Blind(Stage):
+    """Learns nothing, and draws nothing."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.engine = Engine(config)
+        self.modules = {}
+
+    def step(self, batch, step, nimg):
+        raise AssertionError("the run was to be refused")
+
+    def save(self, folder, nimg):
+        raise AssertionError("the run was to be refused")
+
+
+class Measuring(Blind):
+    """Can be validated, but draws nothing."""
+
+    def validate(self, batch):
+        return {"loss": torch.zeros(())}
+
+
+def test_a_validation_that_the_stage_does_not_have_is_refused_at_the_start(recipe, shard):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 4, "count": 4}
+    config = recipe(validation=validation | {"sheet": 3})
+    with pytest.raises(ConfigError, match=r"validation: Blind has no figure.*leave it out"):
+        fit(Blind(config), config)
+    with pytest.raises(
+        ConfigError, match=r"validation\.sheet: Measuring draws no faces; expected 0, got 3"
+    ):
+        fit(Measuring(config), config)
+    assert not config.out.exists()
+
+
+def test_a_sheet_that_fails_comes_after_the_checkpoint(kit, recipe, shard):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 4, "count": 4}
+    config = recipe(validation=validation | {"sheet": 3})
+    stage = OneNumber(config)
+    stage.pictures = lambda batch: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fit(stage, config)
+    assert kit.state(config)["meta"]["progress"]["nimg"] == 4
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_figure_that_is_not_finite_is_never_the_best(kit, recipe, shard, bad):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 2, "count": 4}
+    config = recipe(validation=validation, warmup_images=0)
+    stage = OneNumber(config)
+    figures = iter([bad, 2.0, bad, 3.0])
+    stage.validate = lambda batch, inner=stage.validate: {"distance": torch.tensor(now[0])}
+    now = [next(figures)]
+    step = stage.step
+
+    def counted(batch, number, nimg):
+        if number:
+            now[0] = next(figures)
+        return step(batch, number, nimg)
+
+    stage.step = counted
+    fit(stage, config)
+    progress = kit.state(config)["meta"]["progress"]
+    assert (progress["best"], progress["best_nimg"]) == (2.0, 4)
+    assert (config.out / "best" / "weights").read_text() == "4"
+
+
+def test_lines_of_steps_that_are_made_again_are_dropped(recipe):
+    config = recipe(log_every_s=-1.0)
+    fit(OneNumber(config), config)
+    stats = config.out / "stats.jsonl"
+    before = stats.read_text()
+    stats.write_text(before + '{"nimg": 10, "loss": 1}\n{"nimg": 12, "lo')  # a killed run's
+    longer = recipe(images=12, log_every_s=-1.0)
+    fit(OneNumber(longer), longer)
+    assert stats.read_text().startswith(before)
+    lines = [json.loads(line)["nimg"] for line in stats.read_text().splitlines()]
+    assert lines == [2, 4, 6, 8, 10, 12]
+
+
+def test_skipped_faces_are_counted_over_a_stop(kit, recipe, damaged):
+    data = kit.data(damaged) | {"max_corrupt": 1.0}
+    config = recipe(data=data, images=40, log_every_s=-1.0)
+    stage = OneNumber(config)
+    fit(stage, config)
+    longer = recipe(data=data, images=80, log_every_s=-1.0)
+    fit(OneNumber(longer), longer)
+    lines = [json.loads(line) for line in (config.out / "stats.jsonl").read_text().splitlines()]
+    assert lines[0]["skipped_faces"] <= 1
+    assert [line["skipped_faces"] for line in lines[19:]] == [1] * 21
+    (reason,) = kit.state(longer)["meta"]["progress"]["skipped"]
+    assert "broken.png: not a readable image" in reason
+
+
+@pytest.fixture
+def damaged(shard_group, shard, tmp_path) -> dict:
+    """The group of faces, one of which cannot be read."""
+    path = tmp_path / "damaged.tar"
+    with tarfile.open(shard) as source, tarfile.open(path, "w") as target:
+        for member in source:
+            target.addfile(member, source.extractfile(member))
+        info = tarfile.TarInfo("broken.png")
+        info.size = 4
+        target.addfile(info, io.BytesIO(b"\x89PNG"))
+    return shard_group | {"source": {"kind": "shards", "paths": [path]}}
+
+
+def test_machines_that_do_not_share_the_folder_are_told(recipe, monkeypatch):
+    config = recipe()
+    gather = Engine.gather
+
+    def two(self, values):
+        other = values + 640 if values.dtype == torch.int64 else values
+        return gather(self, torch.cat([values, other]))
+
+    monkeypatch.setattr(Engine, "gather", two)
+    with pytest.raises(TrainingError, match=r"run: the processes found checkpoints of 0 to 640 im"):
+        fit(OneNumber(config), config)
+
+
+def test_data_that_is_not_there_leaves_no_folder(recipe, shard_group, kit, tmp_path):
+    source = {"kind": "shards", "paths": [tmp_path / "none.tar"]}
+    config = recipe(data=kit.data(shard_group | {"source": source}))
+    with pytest.raises(DataError, match=r"none\.tar: no such file or folder"):
+        fit(OneNumber(config), config)
+    assert not config.out.exists()
+
+
 def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(kit, recipe):
     whole = recipe("whole")
     assert fit(OneNumber(whole), whole)
@@ -280,8 +408,14 @@ def test_a_log_that_cannot_be_written_stops_the_run_with_a_word(recipe, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Log, "write", full)
-    with pytest.raises(TrainingError, match=r"run: cannot be written \(No space left on device\)"):
+    told = r"run: cannot be written \(No space left on device\); "
+    with pytest.raises(TrainingError, match=f"{told}there is no checkpoint yet: make room"):
         fit(OneNumber(config), config)
+    quiet = recipe()
+    fit(OneNumber(quiet), quiet)
+    longer = recipe(images=16, log_every_s=-1.0)
+    with pytest.raises(TrainingError, match=rf"{told}0000000008\.safetensors is whole: make room"):
+        fit(OneNumber(longer), longer)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(recipe):

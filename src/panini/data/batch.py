@@ -54,6 +54,19 @@ class Share(NamedTuple):
     """Batches of a process in a step."""
 
 
+class _Told(Dataset[list[RawGroup] | DataError]):
+    """Batches, or what ends them: raised in a worker it would arrive as a traceback in words."""
+
+    def __init__(self, inner: FaceBatches) -> None:
+        self.inner = inner
+
+    def __getitem__(self, number: int) -> list[RawGroup] | DataError:
+        try:
+            return self.inner[number]
+        except DataError as error:
+            return error
+
+
 class FaceBatches(Dataset[list[RawGroup]]):
     """Batches by number: `self[step * accumulate + micro]`, always the same."""
 
@@ -177,6 +190,9 @@ def batches(
         start: Number of the first.
         stop: Number after the last.
         pin: Leave them in pinned memory, from which a GPU copies while it computes.
+
+    Raises:
+        DataError: A source has too many damaged faces in a row, said when its batch is due.
     """
     workers = dataset.config.num_workers
     if workers:
@@ -184,7 +200,7 @@ def batches(
         # be taken down.
         cv2.setNumThreads(1)
     loader = DataLoader(
-        dataset,
+        _Told(dataset),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
@@ -192,7 +208,13 @@ def batches(
         worker_init_fn=_one_thread if workers else None,
         pin_memory=pin,
     )
-    return iter(loader)
+    return map(_raise_told, iter(loader))
+
+
+def _raise_told(batch: list[RawGroup] | DataError) -> list[RawGroup]:
+    if isinstance(batch, DataError):
+        raise batch
+    return batch
 
 
 def resize(image: RgbImage, size: int) -> RgbImage:

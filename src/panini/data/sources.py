@@ -15,10 +15,10 @@ import torch
 
 from panini.checkpoints import SPECS, load_model, load_prior
 from panini.data.config import SourceConfig
-from panini.errors import CheckpointError, DataError, ImageError
-from panini.images import RgbImage, find_images, to_uint8
+from panini.errors import CheckpointError, DataError
+from panini.images import IMAGE_SUFFIXES, RgbImage, to_uint8
 from panini.models.prior import GanPrior
-from panini.shards import decode, iter_members
+from panini.shards import Member, decode, index_members
 
 
 class Sample(NamedTuple):
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 class ShardSource:
-    """Images of tar shards, kept encoded in memory, decoded when asked for or all at once.
+    """Images of tar shards, found once; read and decoded when asked for, or all at once and kept.
 
     Args:
         paths: The shards.
@@ -40,15 +40,13 @@ class ShardSource:
     """
 
     def __init__(self, paths: Sequence[Path], decoded_mb: int = 0, workers: int = 0) -> None:
-        self.encoded = [
-            (f"{path}:{name}", content) for path in paths for name, content in iter_members(path)
-        ]
+        self.members = [member for path in paths for member in index_members(path)]
         self.decoded: list[RgbImage | None] | None = None
         if decoded_mb and self._size_mb() <= decoded_mb:
-            self.decoded = _decode_all(self.encoded, workers)
+            self.decoded = _decode_all(self.members, workers)
 
     def __len__(self) -> int:
-        return len(self.encoded)
+        return len(self.members)
 
     def sample(self, index: int) -> Sample:
         """Decode one image.
@@ -59,8 +57,7 @@ class ShardSource:
         kept = self.decoded[index] if self.decoded else None
         if kept is not None:
             return Sample(kept, None)
-        name, data = self.encoded[index]
-        return Sample(_square(BytesIO(data), name), None)
+        return Sample(_face_of(self.members[index]), None)
 
     def _size_mb(self) -> float:
         """Of all faces decoded, as far as the first tells."""
@@ -72,13 +69,15 @@ class ShardSource:
 
 
 class FolderSource:
-    """Square image files of folders."""
+    """Square image files of folders and of the folders in them, as FFHQ has them."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        try:
-            self.files = find_images(paths)
-        except ImageError as error:
-            raise DataError(str(error)) from error
+        self.files: list[Path] = []
+        for path in paths:
+            found = _images_below(path) if path.is_dir() else [path]
+            if not found:
+                raise DataError(f"{path}: the folder holds no image")
+            self.files += found
 
     def __len__(self) -> int:
         return len(self.files)
@@ -184,6 +183,21 @@ def draw_prior_faces(
     np.save(folder / "w.npy", w.numpy())
 
 
+def _images_below(folder: Path) -> list[Path]:
+    """Image files of a folder and of those in it, sorted by path; hidden ones are left out."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                found.append(Path(place, name))
+    return sorted(found)
+
+
+def _face_of(member: Member) -> RgbImage:
+    return _square(BytesIO(member.read()), member.where)
+
+
 def _square(file: Path | BytesIO, name: str) -> RgbImage:
     """A square face of a file, uint8 RGB (S, S, 3)."""
     face = decode(file, name)
@@ -193,14 +207,14 @@ def _square(file: Path | BytesIO, name: str) -> RgbImage:
     return face
 
 
-def _decode_or_none(member: tuple[str, bytes]) -> RgbImage | None:
+def _decode_or_none(member: Member) -> RgbImage | None:
     try:
-        return _square(BytesIO(member[1]), member[0])
+        return _face_of(member)
     except DataError:
         return None  # `sample` decodes it again and says what is wrong
 
 
-def _decode_all(members: list[tuple[str, bytes]], workers: int) -> list[RgbImage | None]:
+def _decode_all(members: list[Member], workers: int) -> list[RgbImage | None]:
     """Decode all members, by several processes where there are some."""
     if workers < 2:
         return [_decode_or_none(member) for member in members]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Progress:
     """Where it was."""
     validated: int = 0
     """Image of the last validation."""
+    skipped: list[str] = field(default_factory=list)
+    """What was wrong with each face that could not be read."""
 
 
 class Checkpoints:

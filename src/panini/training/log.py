@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,10 +44,17 @@ class Log:
         self.since = time.monotonic()
         self.nimg = nimg
         self.steps = 0
+        if engine.main:
+            _drop_lines_after(self.path, nimg)
         self.board = _board(config, nimg) if config.tensorboard and engine.main else None
 
-    def add(self, figures: Mapping[str, Tensor], nimg: int) -> None:
+    def add(self, figures: Mapping[str, Tensor], nimg: int, *, skipped: int = 0) -> None:
         """Take a step's figures; write a line if it is time.
+
+        Args:
+            figures: Scalars, by name.
+            nimg: Images seen.
+            skipped: Faces that could not be read so far.
 
         Raises:
             TrainingError: A loss was not finite.
@@ -65,7 +73,8 @@ class Log:
         means = {
             name: float(torch.stack(values).float().mean()) for name, values in self.values.items()
         }
-        self.write({"nimg": nimg, **self._pace(nimg, elapsed), **means}, nimg)
+        line = {"nimg": nimg, **self._pace(nimg, elapsed), "skipped_faces": skipped, **means}
+        self.write(line, nimg)
         self.values, self.since, self.nimg, self.steps = {}, time.monotonic(), nimg, 0
 
     def write(self, line: Mapping[str, Any], nimg: int) -> None:
@@ -118,12 +127,13 @@ class SkippedFaces:
     Args:
         total: Faces there are.
         most: Share of them that may be damaged.
+        known: What was wrong with those skipped before; it grows, and checkpoints keep it.
     """
 
-    def __init__(self, total: int, most: float) -> None:
+    def __init__(self, total: int, most: float, known: list[str] | None = None) -> None:
         self.total = total
         self.most = most
-        self.known: set[str] = set()
+        self.known = [] if known is None else known
 
     def add(self, reasons: Iterable[str]) -> None:
         """Note what was skipped.
@@ -134,13 +144,33 @@ class SkippedFaces:
         for reason in reasons:
             if reason in self.known:
                 continue
-            self.known.add(reason)
+            self.known.append(reason)
             logger.warning("skipped a face, %d so far: %s", len(self.known), reason)
             if len(self.known) > self.most * self.total:
                 raise DataError(
                     f"{len(self.known)} of {self.total} faces cannot be read, more than "
                     f"data.max_corrupt ({self.most:g}); the last: {reason}"
                 )
+
+
+def _drop_lines_after(path: Path, nimg: int) -> None:
+    """Drop the lines of steps that a resumed run makes again, and one that was cut off."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _image_of(line) <= nimg]
+    if len(kept) < len(lines):
+        partial = path.with_name(f".{path.name}.part")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(path)
+
+
+def _image_of(line: str) -> float:
+    """The image that a line stands for; infinite if it is no whole line."""
+    try:
+        return float(json.loads(line)["nimg"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def _grid(columns: list[Tensor]) -> RgbImage:

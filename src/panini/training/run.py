@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from panini.data import FaceBatches, Finisher, Share, batches
 from panini.data.batch import RawGroup
-from panini.errors import CheckpointError, ImageError, TrainingError
+from panini.errors import CheckpointError, ConfigError, ImageError, TrainingError
 from panini.training.checkpointing import Checkpoints, Progress
 from panini.training.config import RunConfig
 from panini.training.engine import Engine
@@ -38,11 +40,13 @@ def fit(stage: Stage, config: RunConfig, *, paired: bool = False) -> bool:
         Whether the run is at its end.
 
     Raises:
-        TrainingError: The loss is not finite, or a checkpoint cannot be written.
+        ConfigError: The recipe asks for a validation that the stage does not have.
+        TrainingError: The loss is not finite, a checkpoint cannot be written, or the processes
+            do not see one `out`.
         DataError: A source is missing, or too many of its faces cannot be read.
     """
+    _check_validation(stage, config)
     with _full_disk_told(config):
-        config.out.mkdir(parents=True, exist_ok=True)
         run = _start(stage, config, paired=paired)
         try:
             return _loop(run)
@@ -80,22 +84,50 @@ def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
     if engine.main:
         checkpoints.clear_partial()
     progress = checkpoints.load(engine, stage.modules)
+    _check_shared(engine, progress, config)
     if progress.nimg:
         logger.info("resumed at %d images from %s", progress.nimg, checkpoints.folder)
     share = Share(engine.rank, engine.world, config.accumulate)
     dataset = FaceBatches(config.data, config.seed, paired=paired, share=share)
+    finish = Finisher(config.data, config.seed, engine.device)
+    validation = Validation(config, engine, paired=paired) if config.validation else None
+    # Only now: what cannot begin leaves no folder.
+    config.out.mkdir(parents=True, exist_ok=True)
     return _Run(
         stage=stage,
         config=config,
         checkpoints=checkpoints,
         progress=progress,
         dataset=dataset,
-        finish=Finisher(config.data, config.seed, engine.device),
-        validation=Validation(config, engine, paired=paired) if config.validation else None,
-        skipped=SkippedFaces(dataset.faces, config.data.max_corrupt),
+        finish=finish,
+        validation=validation,
+        skipped=SkippedFaces(dataset.faces, config.data.max_corrupt, progress.skipped),
         log=Log(config, engine, progress.nimg),
         saved=time.monotonic(),
     )
+
+
+def _check_validation(stage: Stage, config: RunConfig) -> None:
+    """Refuse at the start what the first look at the validation faces would end with."""
+    wanted, name = config.validation, type(stage).__name__
+    if wanted is None:
+        return
+    if type(stage).validate is Stage.validate:
+        raise ConfigError(f"validation: {name} has no figure to validate by; leave it out")
+    if wanted.sheet and type(stage).pictures is Stage.pictures:
+        raise ConfigError(
+            f"validation.sheet: {name} draws no faces; expected 0, got {wanted.sheet}"
+        )
+
+
+def _check_shared(engine: Engine, progress: Progress, config: RunConfig) -> None:
+    """Refuse processes that loaded different checkpoints: machines with an `out` each."""
+    counters = engine.gather(torch.tensor([progress.nimg], device=engine.device)).tolist()
+    if len(set(counters)) > 1:
+        raise TrainingError(
+            f"{config.out}: the processes found checkpoints of {min(counters)} to {max(counters)} "
+            "images; `out` must be one folder that all machines share"
+        )
 
 
 def _loop(run: _Run) -> bool:
@@ -109,7 +141,7 @@ def _loop(run: _Run) -> bool:
         figures = _step(run, loader)
         progress.step += 1
         progress.nimg += run.size
-        run.log.add(figures, progress.nimg)
+        run.log.add(figures, progress.nimg, skipped=len(progress.skipped))
         if not _validate_when_due(run, at_end=progress.step == stop) and (
             time.monotonic() - run.saved > config.checkpoint_every_s
         ):
@@ -184,14 +216,19 @@ def _validate_when_due(run: _Run, *, at_end: bool) -> bool:
         {"nimg": progress.nimg} | {f"validation_{name}": v for name, v in figures.items()},
         progress.nimg,
     )
-    if validation.config.sheet:
-        run.log.sheet(validation.pictures(stage), progress.nimg)
     figure = next(iter(figures.values()))
-    if progress.best is None or figure < progress.best:
+    if _is_better(figure, progress.best):
         progress.best, progress.best_nimg = figure, progress.nimg
         stage.save(run.config.out / "best", progress.nimg)
     _checkpoint(run)
+    if validation.config.sheet:
+        run.log.sheet(validation.pictures(stage), progress.nimg)
     return True
+
+
+def _is_better(figure: float, best: float | None) -> bool:
+    """Whether a figure is the least so far; NaN is less than nothing, and nothing than NaN."""
+    return math.isfinite(figure) and (best is None or not math.isfinite(best) or figure < best)
 
 
 def _checkpoint(run: _Run) -> None:
@@ -213,8 +250,10 @@ def _full_disk_told(config: RunConfig) -> Iterator[None]:
     except (OSError, ImageError, CheckpointError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            good = Checkpoints(config.out, config.keep).all()
+            rest = f"{good[-1].name} is whole" if good else "there is no checkpoint yet"
             raise TrainingError(
-                f"{config.out}: cannot be written ({cause.strerror}); the last checkpoint is "
-                "whole: make room on the disk and run the same command again"
+                f"{config.out}: cannot be written ({cause.strerror}); {rest}: make room on the "
+                "disk and run the same command again"
             ) from error
         raise
