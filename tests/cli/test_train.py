@@ -9,11 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from panini.cli.main import app
-from panini.training import degradation, restoration, warmup
+from panini.training import degradation, prior, restoration, warmup
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = {
     "degradation": CONFIGS / "degradation" / "mobile.yaml",
+    "prior": CONFIGS / "prior" / "stylegan2-64.yaml",
     "warmup": CONFIGS / "warmup" / "mobile-mfr.yaml",
     "restoration": CONFIGS / "restoration" / "mobile-mfr.yaml",
 }
@@ -36,7 +37,7 @@ def trained(monkeypatch) -> list:
         calls.append((name, config))
         return config.max_seconds is None
 
-    for stage in (degradation, warmup, restoration):
+    for stage in (degradation, prior, warmup, restoration):
         name = stage.__name__.rpartition(".")[2]
         monkeypatch.setattr(stage, "train", lambda config, name=name: run(name, config))
     return calls
@@ -50,13 +51,13 @@ def test_dry_run_prints_the_recipe_with_its_defaults(stage, trained):
     recipe, estimate = answer["recipe"], answer["estimate"]
     assert recipe["images"] == 77
     assert recipe["data"]["num_workers"] == 0
-    assert recipe["data"]["lq_size"] == 512
+    assert recipe["data"]["lq_size"] == (4 if stage == "prior" else 512)
     assert recipe["device"] == "auto"  # a default that the file does not name
-    if stage == "restoration":  # its network comes out of a file that is not there yet
-        assert estimate == {"unknown": "runs/warmup-mobile-mfr/panini.safetensors: no such file"}
-    else:
-        assert estimate["parameters_m"] > 0.5
-        assert estimate["forward_gflop_a_face"] > 0
+    assert estimate["parameters_m"] > 0.5
+    assert estimate["forward_gflop_a_face"] > 0
+    # The network of the restoration comes out of a file that is not there yet.
+    before = str(RECIPES["warmup"]) if stage == "restoration" else None
+    assert estimate.get("network_of") == before
     assert trained == []
 
 
@@ -99,6 +100,17 @@ def test_a_bad_value_is_refused_in_a_line(trained):
         "warmup", "--set", "data.groups=[]"
     )
     assert trained == []
+
+
+def test_missing_files_are_told_in_a_line_and_nothing_is_begun(monkeypatch, tmp_path):
+    monkeypatch.undo()  # the stages run in earnest, as far as they come
+    monkeypatch.chdir(tmp_path)
+    message = refused("restoration", "--set", "data.num_workers=0")
+    assert message == (
+        "error: init: runs/warmup-mobile-mfr/panini.safetensors: no such file; "
+        "run panini train warmup first\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_recipe_is_refused_in_a_line(tmp_path):

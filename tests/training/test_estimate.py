@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,6 +16,7 @@ from panini.models.stylegan2 import (
     StyleGAN2,
     StyleGAN2Config,
 )
+from panini.training.critics import FeatureDiscriminator
 from panini.training.degradation import DegradationRunConfig
 from panini.training.distillation import write_prior
 from panini.training.estimate import estimate
@@ -82,6 +86,45 @@ def test_the_papers_size_needs_no_memory_to_be_estimated(recipe, kit, shard_grou
 def test_a_network_that_is_not_there_yet_is_told(recipe, tmp_path):
     path = tmp_path / "none.safetensors"
     assert estimate(recipe(start=None, init=path)) == {"unknown": f"{path}: no such file"}
+
+
+def test_the_stage_before_says_the_shape_of_a_network_that_is_not_there_yet(recipe, tmp_path):
+    (tmp_path / "warmup").mkdir()
+    (tmp_path / "restoration").mkdir()
+    path = tmp_path / "warmup" / "tiny.yaml"
+    lines = ["out: runs/tiny", "size: tiny", "prior: none", "degradation_encoder: none"]
+    lines += ["images: 1", "data: {groups: [{source: {kind: folder, paths: [x]}, count: 1,"]
+    lines += ["  gt_size: 64}], degradations: [{}]}"]
+    path.write_text("\n".join(lines))
+    own = tmp_path / "restoration" / "tiny.yaml"
+    config = recipe(start=None, init=Path("runs/tiny/panini.safetensors"))
+    assert estimate(config, own) == estimate(recipe()) | {"network_of": str(path)}
+    other = recipe(start=None, init=Path("runs/other/panini.safetensors"))
+    assert estimate(other, own) == {"unknown": "runs/other/panini.safetensors: no such file"}
+
+
+def test_trained_discriminators_count(recipe, vgg):
+    adversarial = {"scale": 64, "patch": 64, "max_channels": 8}
+    feature = {"vgg": vgg, "scale": 64, "patch": 32, "channels": 4, "tap": "relu3_3"}
+    plain = estimate(recipe())
+    found = estimate(recipe(adversarial=adversarial, feature_adversarial=feature))
+    critics = (
+        Discriminator(DiscriminatorConfig(size=64, max_channels=8)),
+        FeatureDiscriminator(256, 4),
+    )
+    more = sum(p.numel() for net in critics for p in net.parameters())
+    for name in ("parameters_m", "trained_m"):
+        assert found[name] - plain[name] == pytest.approx(more / 1e6, abs=2e-3)
+    # No average of theirs: weights, gradients and two moments.
+    assert found["weights_mb"] - plain["weights_mb"] == pytest.approx(16e-6 * more, abs=0.1)
+    assert found["forward_gflop_a_face"] > plain["forward_gflop_a_face"]
+
+
+def test_a_network_that_is_loaded_for_its_shape_gives_no_warnings(recipe, tiny_weights):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = estimate(recipe(start=None, init=tiny_weights))
+    assert found == estimate(recipe())
 
 
 def test_the_degradation_encoder_is_estimated(shard_group, kit, tmp_path):

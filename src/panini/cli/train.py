@@ -51,7 +51,7 @@ def train(
         from panini.training.estimate import estimate
 
         recipe = resolved.model_dump(mode="json")
-        typer.echo(json.dumps({"recipe": recipe, "estimate": estimate(resolved)}, indent=2))
+        typer.echo(json.dumps({"recipe": recipe, "estimate": estimate(resolved, config)}, indent=2))
         return
     handler = RichHandler(show_path=False, markup=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])

@@ -66,6 +66,11 @@ class FeatureAdversarialConfig(CriticConfig):
     channels: int = Field(default=128, gt=0)
     """Of the discriminator."""
 
+    @property
+    def block(self) -> int:
+        """Of VGG-16, 1 to 5, that the tap is in; its features have the side by 2^(block - 1)."""
+        return int(self.tap[4])
+
 
 class FeatureDiscriminator(nn.Module):
     """A few convolutions over feature maps: one logit a place."""
@@ -173,7 +178,7 @@ def feature_critic(config: FeatureAdversarialConfig, engine: Engine) -> Critic:
     torch.manual_seed(engine.config.seed + 1)
     vgg = load_vgg16(config.vgg)
     engine.place(vgg)
-    width = vgg.widths[int(config.tap[4]) - 1]
+    width = vgg.widths[config.block - 1]
     network = FeatureDiscriminator(width, config.channels)
     return Critic(
         "feature_discriminator",

@@ -21,6 +21,7 @@ from panini.checkpoints import save_tensors
 from panini.data import FaceBatches, Finisher, GroupBatch, to_float
 from panini.losses import degradation_numbers, info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
+from panini.training.inputs import check_inputs
 from panini.training.run import Engine, RunConfig, Stage, fit
 
 WEIGHTS = "degradation_encoder.safetensors"
@@ -229,6 +230,7 @@ def calibrate(encoder: DegradationEncoder, lq: Tensor, floor: float = 0.03) -> N
 
 def train(config: DegradationRunConfig) -> bool:
     """Run stage 1; returns whether it is at its end."""
+    check_inputs(config)
     stage = DegradationStage(config)
     done = fit(stage, config, paired=config.pairs == "udrl")
     if done and stage.engine.main and config.kind == "mobile" and config.calibration_images:

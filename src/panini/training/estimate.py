@@ -8,21 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from panini.checkpoints import load_model, load_prior
+from panini.config import load_config
 from panini.errors import CheckpointError, ConfigError
+from panini.features.vgg16 import WIDTHS
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.panini_net import PaniniConfig, PaniniNet
 from panini.models.prior import Window
 from panini.models.stylegan2 import Discriminator, StyleGAN2
 from panini.training.config import RunConfig
+from panini.training.critics import (
+    AdversarialConfig,
+    FeatureAdversarialConfig,
+    FeatureDiscriminator,
+)
 from panini.training.degradation import DegradationRunConfig
 from panini.training.distillation import DistilConfig, build_student
-from panini.training.network import freeze, thaw_prior
+from panini.training.network import WEIGHTS, freeze, thaw_prior
 from panini.training.prior import GanConfig, PriorRunConfig, discriminator_config, prior_config
 from panini.training.restoration import RestorationRunConfig
 from panini.training.warmup import WarmupRunConfig
@@ -30,17 +38,23 @@ from panini.training.warmup import WarmupRunConfig
 Estimate = dict[str, float | int | str]
 
 
-def estimate(config: RunConfig) -> Estimate:
+def estimate(config: RunConfig, recipe: Path | None = None) -> Estimate:
     """Parameters, memory and operations of a recipe.
 
+    Args:
+        config: The recipe.
+        recipe: Its file: where `init` is not there yet, the warm-up recipe beside it that will
+            leave it says the network's shape.
+
     Returns:
-        `parameters_m` and `trained_m` in millions; `forward_gflop_a_face` (two operations a
-        multiply-add) of the network alone; `run_pflop`, three times that for all images;
-        `weights_mb` with the average, gradients and Adam's moments; `activations_mb`, at most,
-        of a batch. `unknown` says why there is nothing to tell.
+        `parameters_m` and `trained_m` in millions, with the discriminators; of a forward pass of
+        all of them `forward_gflop_a_face` (two operations a multiply-add); `run_pflop`, three
+        times that for all images; `weights_mb` with the average, gradients and Adam's moments;
+        `activations_mb`, at most, of a batch; `network_of`, the recipe of the stage before, where
+        it was asked. `unknown` says why there is nothing to tell.
     """
     try:
-        subject = _subject(config)
+        subject = _subject(config, recipe)
     except (CheckpointError, ConfigError, ValueError) as error:
         return {"unknown": " ".join(str(error).split())}
     net = subject.net
@@ -56,7 +70,7 @@ def estimate(config: RunConfig) -> Estimate:
         "run_pflop": round(3 * flops * config.images / 1e15, 3),
         "weights_mb": round((parameters + averaged + 3 * trained) * 4 / 1e6, 1),
         "activations_mb": round(half * saved * config.data.batch / 1e6, 1),
-    }
+    } | ({"network_of": str(subject.shaped_by)} if subject.shaped_by else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +82,11 @@ class _Subject:
     """The forward pass on one face."""
     averaged: nn.Module | None = None
     """The part that has a moving average; None is all of it."""
+    shaped_by: Path | None = None
+    """The recipe that said the shape in place of weights that are not there yet."""
 
 
-def _subject(config: RunConfig) -> _Subject:
+def _subject(config: RunConfig, recipe: Path | None) -> _Subject:
     """A stage's networks without memory, but for what its recipe reads from files."""
     if isinstance(config, DegradationRunConfig):
         with torch.device("meta"):
@@ -79,14 +95,17 @@ def _subject(config: RunConfig) -> _Subject:
         return _Subject(net=encoder, run=lambda: encoder(_faces(side)))
     if isinstance(config, PriorRunConfig):
         return _student(config.distil) if config.gan is None else _gan(config.gan)
-    return _restorer(config)
+    return _restorer(config, recipe)
 
 
-def _restorer(config: RunConfig) -> _Subject:
+def _restorer(config: RunConfig, recipe: Path | None) -> _Subject:
     size, window = None, None
+    shape, shaped_by = _shape_of(config, recipe)
     with torch.device("meta"):
-        net = freeze(PaniniNet(_shape_of(config)))
+        net = freeze(PaniniNet(shape))
+    critics = _Critics()
     if isinstance(config, RestorationRunConfig):
+        critics = _Critics(config.adversarial, config.feature_adversarial)
         cells, size = config.output_at(config.images)
         window = Window(top=0, left=0, side=cells)
         if config.train_prior:
@@ -96,13 +115,44 @@ def _restorer(config: RunConfig) -> _Subject:
     if isinstance(config, WarmupRunConfig):
         size = 2 * max(net.prior.channels)
     faces = _faces(config.data.lq_size)
-    return _Subject(net=net, run=lambda: net(faces, window=window, size=size))
+    return _Subject(
+        net=nn.ModuleList([net, critics]),
+        run=lambda: (net(faces, window=window, size=size), critics()),
+        averaged=net,
+        shaped_by=shaped_by,
+    )
+
+
+class _Critics(nn.Module):
+    """The discriminators of a recipe, each with what it sees of one face."""
+
+    def __init__(
+        self,
+        patch: AdversarialConfig | None = None,
+        feature: FeatureAdversarialConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList()
+        self.inputs: list[Tensor] = []
+        with torch.device("meta"):
+            if patch is not None:
+                self.networks.append(patch.build())
+                self.inputs.append(_faces(patch.patch))
+            if feature is not None:
+                width, side = WIDTHS[feature.block - 1], feature.patch >> (feature.block - 1)
+                self.networks.append(FeatureDiscriminator(width, feature.channels))
+                self.inputs.append(torch.empty(1, width, side, side))
+
+    def forward(self) -> list[Tensor]:
+        """Their logits."""
+        return [net(seen) for net, seen in zip(self.networks, self.inputs, strict=True)]
 
 
 def _gan(config: GanConfig) -> _Subject:
     """A generator and its discriminator, which looks at what it draws."""
+    shape = prior_config(config)
     with torch.device("meta"):
-        prior = StyleGAN2(prior_config(config))
+        prior = StyleGAN2(shape)
         discriminator = Discriminator(discriminator_config(prior.config))
         z = torch.empty(1, prior.z_dim)
     return _Subject(
@@ -117,18 +167,29 @@ def _student(config: DistilConfig | None) -> _Subject:
     assert config is not None  # the recipe saw to it
     student = build_student(load_prior(config.teacher), config).to("meta")
     w = torch.empty(1, student.w_dim, device="meta")
-    return _Subject(net=student, run=lambda: student.synthesis(student.broadcast(w)))
+    critics = _Critics(config.adversarial)
+    return _Subject(
+        net=nn.ModuleList([student, critics]),
+        run=lambda: (student.synthesis(student.broadcast(w)), critics()),
+        averaged=student,
+    )
 
 
-def _shape_of(config: RunConfig) -> PaniniConfig:
+def _shape_of(config: RunConfig, recipe: Path | None) -> tuple[PaniniConfig, Path | None]:
+    """Shape of a network, and the recipe that said it where its weights are not there yet."""
     if isinstance(config, WarmupRunConfig):
-        return config.start.shape()
+        return config.start.shape(), None
     if not isinstance(config, RestorationRunConfig):
         raise ConfigError(f"no estimate for a {type(config).__name__}")
     if config.start is not None:
-        return config.start.shape()
+        return config.start.shape(), None
     assert config.init is not None  # the recipe saw to it
-    return load_model(config.init).config
+    if recipe is not None and not config.init.exists():
+        for path in sorted((recipe.parent.parent / "warmup").glob("*.yaml")):
+            warmup = load_config(path, WarmupRunConfig)
+            if warmup.out / WEIGHTS == config.init:
+                return warmup.start.shape(), path
+    return load_model(config.init).config, None
 
 
 def _faces(side: int) -> Tensor:

@@ -26,6 +26,7 @@ from panini.models.stylegan2 import Discriminator, DiscriminatorConfig, StyleGAN
 from panini.training.augmentation import Augmentation, AugmentConfig
 from panini.training.distillation import PRIOR, DistilConfig, DistilStage, write_prior
 from panini.training.engine import Engine
+from panini.training.inputs import check_inputs
 from panini.training.network import update_ema
 from panini.training.run import RunConfig, Stage, fit
 
@@ -349,6 +350,7 @@ def _thumbnail_distance(fake: Tensor, real: Tensor) -> Tensor:
 
 def train(config: PriorRunConfig) -> bool:
     """Run the prior stage; whether it is at its end."""
+    check_inputs(config)
     if config.distil is None:
         return fit(GanStage(config), config)
     return fit(DistilStage(config, config.distil), config)

@@ -35,6 +35,7 @@ from panini.training.critics import (
     feature_critic,
     patch_critic,
 )
+from panini.training.inputs import check_inputs
 from panini.training.network import (
     WEIGHTS,
     StartConfig,
@@ -412,4 +413,5 @@ def _check_recipe(net: PaniniNet, config: RestorationRunConfig) -> None:
 
 def train(config: RestorationRunConfig) -> bool:
     """Run stage 3; returns whether it is at its end."""
+    check_inputs(config)
     return fit(RestorationStage(config), config)

@@ -19,6 +19,7 @@ from panini.data import GroupBatch, to_float
 from panini.errors import ConfigError
 from panini.models.panini_net import PaniniNet
 from panini.models.prior import GanPrior
+from panini.training.inputs import check_inputs
 from panini.training.network import (
     WEIGHTS,
     FusionMethod,
@@ -179,4 +180,5 @@ def train(config: WarmupRunConfig) -> bool:
         raise ConfigError(
             "warm-up uses w: its groups need kind: prior or prior_live, and flip: false"
         )
+    check_inputs(config)
     return fit(WarmupStage(config), config)
