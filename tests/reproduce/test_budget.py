@@ -94,6 +94,19 @@ def test_metrics_of_the_other_task_are_left_out():
     assert config.metrics_of("mfr") == ("psnr", "grid", "fid")
     assert config.metrics_of("sr16") == ("psnr", "psnr_full", "fid")
     assert EvaluationConfig().metrics_of("mfr") is None
+    assert config.metrics_of("sr16", plain=True) == ("psnr", "psnr_full")
+    everything = EvaluationConfig().metrics_of("mfr", plain=True)
+    assert everything is not None
+    assert {"psnr", "theta"} <= set(everything)
+    assert not {"lpips", "identity", "fid", "kid"} & set(everything)
+
+
+@pytest.mark.parametrize("name", ["laptop", "paper"])
+@pytest.mark.parametrize("task", ["mfr", "sr16"])
+def test_psnr_is_measured_as_the_paper_does_too(name, task, tmp_path):
+    metrics = load_budget(name).config.evaluation.metrics_of(task)
+    plan = Plan(data=tmp_path, task=task, out=tmp_path / "out", metrics=metrics)
+    assert {"psnr", "psnr_peak1"} <= set(plan.per_face)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +20,10 @@ from panini.models.bands import BandsConfig
 from panini.models.panini_net import PaniniNet, named_config
 from panini.reproduce import figure, parts, reproduce
 from panini.reproduce.fusion import METHODS
-from panini.reproduce.sheets import prior_faces
+from panini.reproduce.synthetic import prior_faces
 from panini.training import degradation, restoration
 
+PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 TABLES = ("table1", "table2", "table3", "table4")
 BEYOND = ("beyond-levels", "beyond-pairs", "beyond-masks", "beyond-dre")
 RUNS = {
@@ -44,12 +48,13 @@ def untrainable(monkeypatch) -> None:
 
 
 def test_everything_is_written(study):
-    for name in (*TABLES, *BEYOND):
+    for name in (*TABLES, *BEYOND, "figure7"):
         assert table(study, name)["about"]["command"] == "panini reproduce all"
         assert (study / f"{name}.md").read_text().startswith(f"# {table(study, name)['title']}\n")
     assert {path.name for path in (study / "runs").iterdir()} == RUNS
-    for name in ("table1", "table2", "table3", "beyond-levels"):
+    for name in ("table1", "table2", "table3", "beyond-levels", "beyond-masks", "beyond-dre"):
         assert (study / f"{name}.png").is_file()
+        assert (study / f"{name}-synthetic.png").is_file()
 
 
 def test_tables_have_every_method_beside_the_input(study):
@@ -75,7 +80,10 @@ def test_parts_differ_in_what_they_say(study):
     assert constant.config.degradation_encoder is None
     assert (constant.config.task, constant.config.bands) == ("mfr", None)
     masks = table(study, "beyond-masks")
-    assert masks["theta"]["constant"]["deviation"] == pytest.approx(0, abs=1e-6)
+    theta = masks["theta"]["constant"]
+    assert theta["deviation"] == pytest.approx(0, abs=1e-6)
+    assert theta["low"] == pytest.approx(theta["high"])
+    assert theta["count"] == 2
     frozen, trained = (
         load_model(study / "runs" / name / "panini.safetensors").degradation_encoder.state_dict()
         for name in ("mfr-dafi", "mfr-dre")
@@ -84,7 +92,23 @@ def test_parts_differ_in_what_they_say(study):
     levels = [row["system"] for row in table(study, "beyond-levels")["rows"]]
     assert levels[:4] == ["input", "whole", "4 px prior", "4 px image"]
     assert len(levels) == 2 + 2 * 5
-    assert set(table(study, "beyond-pairs")["probes"]) == {"udrl", "dasr"}
+    pairs = table(study, "beyond-pairs")
+    assert set(pairs["probes"]) == {"udrl", "dasr"}
+    for report in pairs["probes"].values():
+        found = report["contrast"]["intervals"]
+        assert found["noise"]["low"] <= report["contrast"]["r2"]["noise"] <= found["noise"]["high"]
+        assert found["same_face"]["count"] == 20
+    assert "before the projection head" in " ".join(pairs["notes"])
+
+
+def test_tables_beside_the_papers_say_how_its_psnr_is_measured(study):
+    for name in ("table1", "table2", "table3"):
+        text = (study / f"{name}.md").read_text()
+        before, _, after = text.partition("The paper's own, with its networks")
+        assert "peak 1" in after
+        assert "peak 1" not in before  # smoke does not measure it; laptop and paper do
+        assert "W₂ = W₁ P" in after
+        assert "start at the prior alone" in after
 
 
 def test_figure_7_has_a_row_for_each_rate(study):
@@ -92,6 +116,14 @@ def test_figure_7_has_a_row_for_each_rate(study):
         with Image.open(study / f"{name}.png") as picture:
             # Input, Y, both alone, truth; a title, and four captions.
             assert picture.size == (5 * 196 - 4, 22 + 4 * (192 + 22))
+    found = table(study, "figure7")
+    assert found["columns"][:2] == ["X: input", "Y: both sources"]
+    assert (found["columns"][-1], len(found["columns"])) == ("truth", 5)
+    assert found["rates"] == [16, 32, 64, 128]
+    assert found["about"]["network"] == "dafi"
+    text = (study / "figure7.md").read_text()
+    assert "![Figure 7](figure7.png)" in text
+    assert "![Figure 7](figure7-data.png)" in text
 
 
 @pytest.mark.parametrize(("name", "columns"), [("table1", 7), ("table2", 8), ("table3", 5)])
@@ -145,6 +177,7 @@ def test_the_command_hands_everything_on(monkeypatch, tmp_path, faces, networks)
     )
     folders = ("--data", faces, "--metrics-dir", networks, "--models", networks)
     more = ("--only", "dafi", "--only", "pulse", "--train", faces, "--images", 7, "--device", "cpu")
+    more += ("--model", "mobile-mfr", "--model", "authors.pth")
     result = run("table1", "--budget", "smoke", "--out", tmp_path / "s", *folders, *more)
     assert result.exit_code == 0, result.output
     ((what, found),) = calls
@@ -152,6 +185,7 @@ def test_the_command_hands_everything_on(monkeypatch, tmp_path, faces, networks)
     assert (found.budget.name, found.out, found.data) == ("smoke", tmp_path / "s", faces)
     assert (found.metrics_dir, found.models, found.train) == (networks, networks, (faces,))
     assert (found.only, found.images, found.device) == (("dafi", "pulse"), 7, "cpu")
+    assert found.model == ("mobile-mfr", "authors.pth")
     assert found.command == "panini reproduce table1"
 
 
@@ -166,9 +200,49 @@ def test_the_command_hands_everything_on(monkeypatch, tmp_path, faces, networks)
 def test_mistakes_are_one_line(arguments, message, tmp_path):
     more = () if "--budget" in arguments else ("--budget", "smoke")
     result = run(*arguments, *more, "--out", tmp_path / "study")
-    assert result.exit_code == 1
+    assert result.exit_code == 2  # as of `panini evaluate`
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
+
+
+def test_debug_has_the_traceback(tmp_path):
+    command = ["--debug", "reproduce", "table9", "--budget", "smoke", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_the_pages_smoke_command_needs_nothing_else(tmp_path, monkeypatch):
+    """In an empty folder, as it stands in docs/evaluation.md."""
+    text = PAGE.read_text(encoding="utf-8")
+    (line,) = re.findall(r"^panini (reproduce .*--budget smoke[^#\n]*)", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, shlex.split(line))
+    assert result.exit_code == 0, result.output
+    words = shlex.split(line)
+    out = tmp_path / words[words.index("--out") + 1]
+    found = table(out, words[1])
+    assert [row["system"] for row in found["rows"]] == ["bicubic", "dafi", "concat"]
+    assert set(found["rows"][1]["scores"]) == {"psnr", "ssim"}
+    assert found["about"]["data"] == "faces-of-the-prior"
+
+
+def test_the_page_shows_what_training_needs():
+    text = PAGE.read_text(encoding="utf-8")
+    lines = re.findall(r"^panini reproduce all .*--budget (\w+) (.*)", text, re.MULTILINE)
+    assert [budget for budget, _ in lines] == ["laptop", "paper"]
+    for _, options in lines:
+        for name in ("--data", "--metrics-dir", "--train"):
+            assert name in options
+
+
+def test_a_network_that_is_given_is_a_row_of_its_task(study, options, tmp_path):
+    weights = study / "runs" / "sr16-latent" / "panini.safetensors"
+    asked = options(model=(str(weights),), only=("shipped",))
+    reproduce("table2", asked)
+    _, given = table(asked.out, "table2")["rows"]
+    assert (given["system"], given["label"]) == ("shipped", "panini.safetensors, as given")
+    assert given["source"] == "other training"
+    assert given["fusion_parameters"] == 0
 
 
 def test_every_part_is_offered():

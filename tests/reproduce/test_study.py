@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
-from panini.checkpoints import load_model
+from panini.checkpoints import load_model, save_model
 from panini.config import load_config
 from panini.errors import ConfigError, DataError, TrainingError
-from panini.reproduce.study import Study, first_difference
+from panini.models.panini_net import PaniniNet, named_config
+from panini.reproduce import load_budget
+from panini.reproduce.recipes import first_difference, with_networks_of
+from panini.reproduce.study import Study
 from panini.training import restoration
 from panini.training.restoration import RestorationRunConfig
 
@@ -30,8 +35,9 @@ def trained(monkeypatch) -> list[RestorationRunConfig]:
     return calls
 
 
-def test_a_run_is_made_once_with_what_the_study_sets(options, trained, networks):
+def test_a_run_is_made_once_with_what_the_study_sets(options, trained):
     study = Study(options(images=6))
+    assert study.budget.restoration["mfr"].perceptual.vgg.name == "untrained"
     first = study.restoration("mfr", "mfr-dafi", DAFI, train_degradation_encoder=0.5)
     again = Study(options(images=6)).restoration(
         "mfr", "mfr-dafi", DAFI, train_degradation_encoder=0.5
@@ -42,7 +48,7 @@ def test_a_run_is_made_once_with_what_the_study_sets(options, trained, networks)
     assert recipe.out == first.folder == study.out / "runs" / "mfr-dafi"
     assert (recipe.seed, recipe.device, recipe.images) == (1, "cpu", 6)
     assert recipe.train_degradation_encoder == 0.5
-    assert recipe.perceptual.vgg == networks / "vgg16_caffe.safetensors"
+    assert recipe.perceptual.vgg == study.out / "start" / "untrained-vgg.safetensors"
     assert recipe.start is not None
     assert load_model(recipe.start.size).config.task == "mfr"
     assert recipe.data.groups[0].source.paths == (recipe.start.prior,)
@@ -93,6 +99,8 @@ def test_real_faces_may_be_others(options, trained, faces, tmp_path):
 
 def test_a_folder_is_of_one_budget(options):
     study = Study(options())
+    study.claim()
+    assert Study(options()).out == study.out
     study.out.joinpath("study.json").write_text(json.dumps({"budget": "paper"}))
     with pytest.raises(ConfigError, match=r"study\.json: a study of budget paper, not smoke; choo"):
         Study(options())
@@ -104,19 +112,64 @@ def test_what_is_missing_is_named(options, tmp_path):
             Study(options(**{name: tmp_path / "none"}))
     with pytest.raises(DataError, match="none: no such file or folder; see --train"):
         Study(options(train=(tmp_path / "none",)))
-    study = Study(options(data=None, metrics_dir=None))
+    study = Study(options(budget=load_budget("laptop"), data=None, metrics_dir=None))
     with pytest.raises(ConfigError, match="--data: this part compares faces"):
         assert study.data
     with pytest.raises(ConfigError, match="--metrics-dir: this part needs the folder"):
-        assert study.metrics_dir
+        study.metrics("mfr")
 
 
-def test_theta_wants_a_network_with_masks(options):
-    study = Study(options())
-    study.restoration("sr16", "sr16-dafi", DAFI)
-    other = Study(options(model=str(study.folder("sr16-dafi") / "panini.safetensors")))
-    with pytest.raises(ConfigError, match="expected a network of DAFI for mfr, found dafi for sr1"):
-        other.masked_network()
+def test_smoke_makes_do_without_faces_and_networks(options):
+    study = Study(options(data=None, metrics_dir=None))
+    assert len(list(study.data.iterdir())) == 20
+    assert study.about()["data"] == "faces-of-the-prior"
+    assert study.metrics("sr16") == ("psnr", "ssim")
+    assert Study(options()).metrics("sr16") == ("psnr", "ssim", "lpips")
+
+
+def test_files_of_the_networks_are_those_of_their_folder(networks, tmp_path):
+    fields = {"vgg": Path("a/vgg16_caffe.safetensors"), "more": [Path("b/none.safetensors")]}
+    assert with_networks_of(fields, networks) == {
+        "vgg": networks / "vgg16_caffe.safetensors",
+        "more": [Path("b/none.safetensors")],
+    }
+
+
+def saved(path: Path, task: str = "mfr", method: str = "dafi") -> str:
+    """A tiny network's file."""
+    config = named_config("tiny")
+    fields: dict = {"task": task, "fusion": replace(config.fusion, method=method)}
+    if task == "sr16":
+        fields["degradation_encoder"] = None
+    save_model(PaniniNet(replace(config, **fields)), path, provenance={})
+    return str(path)
+
+
+def test_networks_that_are_given_tell_their_task(options, tmp_path):
+    mfr, sr16 = (saved(tmp_path / f"{task}.safetensors", task) for task in ("mfr", "sr16"))
+    study = Study(options(model=(sr16, mfr)))
+    assert study.given == {"mfr": mfr, "sr16": sr16}
+    found = study.shipped_network("sr16")
+    assert found is not None
+    assert found[0].config.task == "sr16"
+    laptop = Study(options(budget=load_budget("laptop"), out=tmp_path / "laptop", model=(sr16,)))
+    assert [laptop.shipped(task) for task in ("mfr", "sr16")] == ["mobile-mfr", sr16]
+    with pytest.raises(ConfigError, match=r"is for task mfr, and so is .*; name one a task"):
+        Study(options(model=(mfr, sr16, mfr)))
+
+
+def test_a_budgets_network_is_for_its_task(options, tmp_path):
+    budget = load_budget("smoke")
+    networks = {"sr16": saved(tmp_path / "mfr.safetensors")}
+    config = budget.config.model_copy(update={"networks": networks})
+    with pytest.raises(ConfigError, match="is for task mfr, expected one for sr16"):
+        Study(options(budget=replace(budget, config=config))).shipped_network("sr16")
+
+
+def test_theta_wants_a_network_with_masks(options, tmp_path):
+    study = Study(options(model=(saved(tmp_path / "latent.safetensors", method="latent"),)))
+    with pytest.raises(ConfigError, match="expected a network of DAFI, found latent; name another"):
+        study.masked_network()
 
 
 def test_first_difference_is_a_dotted_key():

@@ -11,8 +11,11 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
+from panini.errors import PaniniError
+
 
 def reproduce(
+    ctx: typer.Context,
     what: Annotated[
         str,
         typer.Argument(help="table1, table2, table3, table4, figure7, beyond, or all."),
@@ -27,11 +30,18 @@ def reproduce(
         ),
     ] = "laptop",
     data: Annotated[
-        Path | None, typer.Option(help="Faces to compare on: a tar shard or a folder.")
+        Path | None,
+        typer.Option(
+            help="Faces to compare on: a tar shard or a folder. Only smoke does without: its prior "
+            "draws them."
+        ),
     ] = None,
     metrics_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder of the frozen networks that supervise and measure."),
+        typer.Option(
+            help="Folder of the frozen networks that supervise and measure. Without it, smoke "
+            "leaves out the metrics that need them."
+        ),
     ] = None,
     train: Annotated[
         list[Path] | None,
@@ -42,10 +52,12 @@ def reproduce(
         typer.Option(help="Folder of other restorers' official weights, as GFPGANv1.4.pth."),
     ] = None,
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="Network of table 4, figure 7 and the levels, in place of the budget's.",
+            help="Network in place of the budget's, yours or the authors': one for mfr is a row of "
+            "table 1, and what table 4, figure 7 and the levels are measured on; one for sr16 is a "
+            "row of table 2. Repeat it for both.",
         ),
     ] = None,
     only: Annotated[
@@ -74,18 +86,25 @@ def reproduce(
     handler = RichHandler(show_path=False, markup=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     keep_memory()
-    options = Options(
-        budget=load_budget(budget),
-        out=out,
-        data=data,
-        metrics_dir=metrics_dir,
-        train=tuple(train or ()),
-        models=models,
-        model=model,
-        only=tuple(only or ()),
-        images=images,
-        device=device,
-        command=shlex.join(["panini", *sys.argv[1:]]),
-    )
-    for path in run(what, options):
+    try:
+        options = Options(
+            budget=load_budget(budget),
+            out=out,
+            data=data,
+            metrics_dir=metrics_dir,
+            train=tuple(train or ()),
+            models=models,
+            model=tuple(model or ()),
+            only=tuple(only or ()),
+            images=images,
+            device=device,
+            command=shlex.join(["panini", *sys.argv[1:]]),
+        )
+        files = run(what, options)
+    except PaniniError as error:
+        if ctx.find_root().params.get("debug"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    for path in files:
         typer.echo(str(path))

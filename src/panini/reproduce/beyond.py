@@ -9,8 +9,11 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +21,17 @@ from panini.checkpoints import load_degradation_encoder
 from panini.evaluation import FaceRow, network_system, read_faces
 from panini.evaluation.systems import INPUTS
 from panini.evaluation.tables import table as grid
+from panini.metrics.bootstrap import Interval, mean_interval
 from panini.models.fusion import FusionControl
+from panini.models.panini_net import Task
 from panini.reproduce.fusion import METHODS, network_entry
-from panini.reproduce.result import Row, Table, measured
-from panini.reproduce.sheets import keep_sheet
+from panini.reproduce.inputs import Needs
+from panini.reproduce.result import Row, Table, measured, number
+from panini.reproduce.sheets import keep_sheet, synthetic_sheet
 from panini.reproduce.study import Study, Trained
 from panini.training.degradation import WEIGHTS as ENCODER
 from panini.training.degradation import DegradationRunConfig
-from panini.training.probe import TARGETS, ProbeReport, probe
+from panini.training.probe import LEAST_FACES, TARGETS, ProbeReport, probe
 
 OPEN = 30.0
 """A bias on the logits of the masks that leaves nothing of the other source."""
@@ -35,6 +41,24 @@ def beyond(study: Study) -> list[Path]:
     """Make the parts that are asked for; returns the files."""
     return [path for name in study.chosen(PARTS) for path in PARTS[name](study)]
 
+
+def beyond_needs(study: Study) -> Needs:
+    """What the parts that are asked for read."""
+    return reduce(or_, (NEEDS[name] for name in study.chosen(PARTS)))
+
+
+def _variant_needs(run: str) -> Needs:
+    runs = frozenset[tuple[Task, str]]({("mfr", "mfr-dafi"), ("mfr", run)})
+    return Needs(runs=runs, compared=frozenset({"mfr"}), faces=1)
+
+
+NEEDS: dict[str, Needs] = {
+    "levels": Needs(networks=frozenset({"mfr"}), masks=True, compared=frozenset({"mfr"}), faces=1),
+    "pairs": Needs(encoders=frozenset({"pairs-udrl", "pairs-dasr"}), faces=LEAST_FACES),
+    "masks": _variant_needs("mfr-constant"),
+    "dre": _variant_needs("mfr-dre"),
+}
+"""Part → what it reads."""
 
 # ----------------------------------------------------------------------------------------------
 # What each level contributes
@@ -78,7 +102,8 @@ def levels(study: Study) -> list[Path]:
             "levels stay. A network that had learned without a level might do better without it.",
         ],
     )
-    return [*study.write(table), *keep_sheet(study, "levels", "beyond-levels")]
+    files = [*study.write(table), *keep_sheet(study, "levels", "beyond-levels")]
+    return files + synthetic_sheet(study, "mfr", list(systems.values()), "beyond-levels")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -108,9 +133,10 @@ def _variant(study: Study, name: str, title: str, variant: tuple[Trained, str, s
         network_entry(study, ours, "dafi", f"{METHODS['dafi']}: as in the paper"),
         network_entry(study, *variant),
     ]
-    report = study.evaluate("mfr", "mfr", [entry.system for entry in entries])
+    systems = [entry.system for entry in entries]
+    report = study.evaluate("mfr", "mfr", systems)
     rows = [measured(entry.row, report, "dafi") for entry in entries]
-    thetas = {row.system: _spread(report.rows[row.system]) for row in rows}
+    thetas = {row.system: _Theta.of(report.rows[row.system]) for row in rows}
     table = Table(
         name=f"beyond-{name}",
         title=title,
@@ -118,20 +144,37 @@ def _variant(study: Study, name: str, title: str, variant: tuple[Trained, str, s
         rows=rows,
         reference="dafi",
         notes=["The rows share all but this: recipe, seed, faces, number of images, start."],
-        more={"theta": {key: {"mean": m, "deviation": s} for key, (m, s) in thetas.items()}},
+        more={
+            "theta": {
+                key: asdict(theta.mean) | {"deviation": theta.deviation}
+                for key, theta in thetas.items()
+            }
+        },
         sections=[
             grid(
                 ("system", "mean θ", "deviation over faces"),
-                [(key, f"{m:.3f}", f"{s:.3f}") for key, (m, s) in thetas.items()],
+                [
+                    (key, number("theta", theta.mean), f"{theta.deviation:.3f}")
+                    for key, theta in thetas.items()
+                ],
             )
         ],
     )
-    return study.write(table)
+    files = [*study.write(table), *keep_sheet(study, "mfr", table.name)]
+    return files + synthetic_sheet(study, "mfr", systems, table.name)
 
 
-def _spread(faces: Sequence[FaceRow]) -> tuple[float, float]:
-    values = [face.theta for face in faces]
-    return float(np.mean(values)), float(np.std(values))
+class _Theta(NamedTuple):
+    """θ of one system."""
+
+    mean: Interval
+    deviation: float
+    """Over the faces."""
+
+    @classmethod
+    def of(cls, faces: Sequence[FaceRow]) -> _Theta:
+        values = [face.theta for face in faces]
+        return cls(mean_interval(values), float(np.std(values)))
 
 
 # ----------------------------------------------------------------------------------------------
@@ -161,10 +204,14 @@ def pairs(study: Study) -> list[Path]:
         notes=[
             "UDRL's pairs are crops of different faces under one degradation, DASR's two crops of "
             "one face; the runs share recipe, seed, number of pairs, of steps and of negatives.",
-            f"{len(faces)} faces at {config.size} px under {config.views} degradations each. R² is "
-            "that of a linear probe on faces that it did not see; same face: how often the nearest "
-            "vector under another degradation is of the same face. The paper claims that its pairs "
-            "teach the degradation (R² high) and not the face (same face near chance).",
+            "v_DR is the vector that Panini-Net reads, before the projection head, with every axis "
+            "brought to one size; contrast is the space of unit vectors after the head, where the "
+            "loss compares. What the loss does shows in contrast, what the masks get in v_DR.",
+            f"{len(faces)} faces at {config.size} px under {config.views} degradations each. The "
+            "columns of Eq. 10's numbers are R² of a linear probe on faces that it did not see; "
+            "same face: how often the nearest vector under another degradation is of the same "
+            "face. The paper claims that its pairs teach the degradation (R² high) and not the "
+            "face (same face near chance). Intervals are 95 %, from the bootstrap over faces.",
         ],
         more={"probes": {kind: report.to_dict() for kind, report in found.items()}},
         sections=[_probes(found)],
@@ -180,19 +227,24 @@ def _one_face_a_pair(recipe: DegradationRunConfig) -> dict[str, Any]:
 
 
 def _probes(found: Mapping[str, ProbeReport]) -> str:
-    head = ("pairs", "space", *TARGETS, "same face", "chance")
+    head = ("pairs", "space", *TARGETS, "same face, %", "chance, %")
     rows = [
         (
             kind.upper(),
             space,
-            *(f"{part.r2[target]:.2f}" for target in TARGETS),
-            f"{100 * part.same_face:.1f} %",
-            f"{100 * report.chance:.2f} %",
+            *(_within(part.intervals[target], ".2f") for target in TARGETS),
+            _within(part.intervals["same_face"], ".1f", 100),
+            f"{100 * report.chance:.2f}",
         )
         for kind, report in found.items()
         for space, part in (("v_DR", report.v_dr), ("contrast", report.contrast))
     ]
     return grid(head, rows)
+
+
+def _within(value: Interval, form: str, times: float = 1) -> str:
+    mean, low, high = (times * bound for bound in (value.mean, value.low, value.high))
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 PARTS: dict[str, Callable[[Study], list[Path]]] = {

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from panini.config import Config, load_config
 from panini.errors import ConfigError
-from panini.evaluation.plan import known_metrics
+from panini.evaluation.plan import SETS, known_metrics
+from panini.metrics.judge import LPIPS_KINDS
 from panini.models.panini_net import Task
 from panini.training.degradation import DegradationRunConfig
 from panini.training.restoration import RestorationRunConfig
@@ -18,6 +19,8 @@ from panini.training.restoration import RestorationRunConfig
 NAMES = ("smoke", "laptop", "paper")
 FOLDER = Path("configs", "study")
 _CHECKOUT = Path(__file__).parents[3]
+WEIGHED = frozenset({"lpips", *LPIPS_KINDS, "identity", *SETS})
+"""Metrics that need files of `--metrics-dir`."""
 
 
 class EvaluationConfig(Config):
@@ -31,16 +34,26 @@ class EvaluationConfig(Config):
     """Side of the restored faces, px; None = the network's own."""
     metrics: tuple[str, ...] | None = None
     """None = all that a task has."""
+    weights_optional: bool = False
+    """Without `--metrics-dir`, leave out the metrics that need networks; else it is asked for."""
     seed: int = Field(default=0, ge=0)
     """Of the degradations."""
 
-    def metrics_of(self, task: Task) -> tuple[str, ...] | None:
-        """The metrics without those that only the other task has; None = all."""
-        if self.metrics is None:
-            return None
+    def metrics_of(self, task: Task, *, plain: bool = False) -> tuple[str, ...] | None:
+        """The metrics without those that only the other task has; None = all.
+
+        Args:
+            task: Of the evaluation.
+            plain: Leave out what needs frozen networks as well.
+        """
         other: Task = "mfr" if task == "sr16" else "sr16"
-        foreign = set(known_metrics(other)) - set(known_metrics(task))
-        return tuple(name for name in self.metrics if name not in foreign)
+        left_out = set(known_metrics(other)) - set(known_metrics(task))
+        if plain:
+            left_out |= WEIGHED
+        elif self.metrics is None:
+            return None
+        names = known_metrics(task) if self.metrics is None else self.metrics
+        return tuple(name for name in names if name not in left_out)
 
 
 class PulseRowConfig(Config):
@@ -71,8 +84,9 @@ class BudgetConfig(Config):
     crop: int = Field(gt=0)
     """Side that both kinds of pairs see, px: DASR's need patches."""
     networks: Mapping[Task, str] = Field(default_factory=dict)
-    """Task → a shipped model or a file that stands beside the runs. That for mfr is what table 4,
-    figure 7 and the levels are measured on; without it, the study's own run of DAFI."""
+    """Task → a shipped model or a file that stands beside the runs, unless `--model` names one for
+    the task. That for mfr is what table 4, figure 7 and the levels are measured on; without it,
+    the study's own run of DAFI."""
     seed: int = 0
     """Of every run."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -82,6 +96,8 @@ class BudgetConfig(Config):
     """Faces on which levels are left out; None = as `evaluation`."""
     figure_faces: int = Field(default=2, gt=0)
     """Faces of figure 7."""
+    drawn_faces: int = Field(default=0, ge=0)
+    """Faces of the prior to compare on where there is no `--data`; 0 = it is asked for."""
     synthetic_faces: int = Field(default=4, gt=0)
     """New faces of the prior, for sheets that show nobody."""
     pulse: PulseRowConfig = PulseRowConfig()

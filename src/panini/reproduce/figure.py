@@ -17,40 +17,67 @@ from panini.evaluation.sizes import DEGRADED_SIZE, resize
 from panini.images import RgbImage, to_tensor, to_uint8
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniNet, PaniniOutput
-from panini.reproduce.sheets import prior_faces, write_picture
+from panini.reproduce.inputs import Needs
+from panini.reproduce.result import Table
 from panini.reproduce.study import Study
+from panini.reproduce.synthetic import prior_faces, write_picture
 
 COLUMNS: dict[str, FusionControl | None] = {
-    "Y": None,
-    "Y of the prior's features": FusionControl(image_gain=0.0),
-    "Y of the image's features": FusionControl(prior_gain=0.0),
+    "Y: both sources": None,
+    "Y_GPB: prior alone": FusionControl(image_gain=0.0),
+    "Y_IFE: image alone": FusionControl(prior_gain=0.0),
 }
 """Y, Y_GPB (F_IFE = 0) and Y_IFE (F_GPB = 0), as Eq. 12 and 13 make them."""
-BARE = "the same without bands"
-"""Beside Y_IFE, where a network has bands: they hand on the photo, and hide what features draw."""
+BARE = "Y_IFE without bands"
+"""Where a network has bands: they hand on the photo, and hide what features draw."""
 DRAWN_SIZE = 256
 """Side of the restored faces, px: that of the sheet's tiles."""
 
 
+def figure_needs(study: Study) -> Needs:
+    """What figure 7 reads."""
+    faces = 0 if study.options.data is None else 1
+    return Needs(networks=frozenset({"mfr"}), masks=True, faces=faces)
+
+
 def figure(study: Study) -> list[Path]:
     """Draw figure 7 on faces of the network's prior, and on the data if there is; the files."""
-    net, _ = study.masked_network()
+    net, name = study.masked_network()
     count, seed = study.config.figure_faces, study.config.evaluation.seed
-    files = [
-        write_picture(
-            study.out / "figure7.png", sheet(net, prior_faces(net.prior, count, seed), seed)
-        )
-    ]
+    sheets = {"figure7.png": prior_faces(net.prior, count, seed)}
     if study.options.data is not None:
-        faces = itertools.islice(read_faces(study.data), count)
-        files.append(write_picture(study.out / "figure7-data.png", sheet(net, faces, seed)))
-    return files
+        sheets["figure7-data.png"] = itertools.islice(read_faces(study.data), count)
+    files = [write_picture(study.out / file, sheet(net, f, seed)) for file, f in sheets.items()]
+    table = Table(
+        name="figure7",
+        title="Figure 7: what each source draws alone",
+        about=study.about() | {"network": name, "faces": count},
+        notes=_NOTES,
+        more={"columns": titles(net), "rates": list(THETA_RATES), "pictures": list(sheets)},
+        sections=[f"![Figure 7]({file})" for file in sheets],
+    )
+    return [*files, *study.write(table)]
+
+
+def titles(net: PaniniNet) -> list[str]:
+    """Of the columns."""
+    return ["X: input", *COLUMNS, *([] if net.bands is None else [BARE]), "truth"]
+
+
+_NOTES = [
+    "Y_GPB is drawn with F_IFE = 0 (Eq. 13) and Y_IFE with F_GPB = 0 (Eq. 12), at every fused "
+    "level; masks and latent codes are those of Y.",
+    f"Without bands: the last step of the mobile sizes, which takes over the photo's own bands of "
+    f"frequency, is left out, so that only features draw. Faces are drawn at {DRAWN_SIZE} px.",
+    "A row is one face at one downsampling rate; σ 1.5 px, noise 5 and JPEG quality 80 stay. theta "
+    "is θ of Eq. 11. figure7.png shows new faces of the network's prior, which are nobody's; "
+    "figure7-data.png, where there is --data, the first faces of it.",
+]
 
 
 @torch.inference_mode()
 def sheet(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], seed: int) -> Image.Image:
     """Rows: each face at each rate; columns: input, `COLUMNS`, `BARE`, truth."""
-    titles = [*COLUMNS, *([] if net.bands is None else [BARE])]
     rows = []
     for key, image in faces:
         gt = resize_image(image, DEGRADED_SIZE)
@@ -59,7 +86,7 @@ def sheet(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], seed: int) -> I
             outputs = _outputs(net, lq)
             drawn = [picture for out in outputs for picture in to_uint8(out.image)]
             rows.append((f"r = {rate}   theta {outputs[0].theta.item():.2f}", (lq, *drawn, gt)))
-    return picture_table(("X", *titles, "truth"), rows, 192)
+    return picture_table(titles(net), rows, 192)
 
 
 def _outputs(net: PaniniNet, lq: RgbImage) -> list[PaniniOutput]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from panini.checkpoints import load_model
-from panini.errors import ConfigError
 from panini.evaluation import System, network_system
 from panini.evaluation.systems import INPUTS
 from panini.models.panini_net import PaniniNet, Task
+from panini.reproduce.inputs import Needs
 from panini.reproduce.others import OFFICIAL, PULSE, official_rows, pulse_row
 from panini.reproduce.result import Row, Table, measured
 from panini.reproduce.sheets import keep_sheet, synthetic_sheet
@@ -34,7 +34,13 @@ REFERENCE = "dafi"
 """What the others are set against."""
 
 SHIPPED = "shipped"
-"""`--only`: the network that ships, which had other training than the rows of the study."""
+"""`--only`: the network that ships or is given, which had other training than the other rows."""
+
+PUBLISHED_NOTE = (
+    "Its PSNR is of images in [-1, 1] with peak 1, 6.02 dB below that of 8 bits: of the columns "
+    "above, set it beside the one with peak 1."
+)
+"""The paper does not say so; its numbers do, see docs/evaluation.md."""
 
 NOTES = [
     "The rows trained here share the recipe, the seed, the faces and their order, the number of "
@@ -42,6 +48,11 @@ NOTES = [
     "of fusing learns faster at this budget, not which is best in the end.",
     "The encoder starts from a network that learned beside DAFI: that is a head start for what "
     "reads its features as DAFI does (DAFI, concatenation).",
+    "DAFI and concatenation start as a mixture of prior and image; modulation and noise input "
+    "start at the prior alone, and latent codes stay there. In short runs that is a large part of "
+    "the gap between them.",
+    "The row of GPEN adds P F_IFE to the prior's feature. That is its concatenation where the "
+    "next convolution's weights for the image's feature are W₂ = W₁ P; W₂ of its own it has not.",
     "Intervals are 95 %, from the bootstrap over faces; runs were made with one seed, so the "
     "spread between seeds is not in them.",
     "Distances of sets carry the network's name and are biased upwards for few faces: compare rows "
@@ -113,13 +124,25 @@ def rows_of(name: str) -> tuple[str, ...]:
     return (*spec.methods, *((SHIPPED, OFFICIAL, PULSE) if spec.others else ()))
 
 
+def table_needs(study: Study, name: str) -> Needs:
+    """What one of `TABLES` reads."""
+    spec = TABLES[name]
+    chosen = study.chosen(rows_of(name))
+    return Needs(
+        runs=frozenset((spec.task, f"{spec.task}-{m}") for m in _ready(study, spec, chosen)),
+        compared=frozenset({spec.task}),
+        networks=frozenset({spec.task} if _with_shipped(study, spec, chosen) else ()),
+        faces=1,
+    )
+
+
 def fusion_table(study: Study, name: str) -> list[Path]:
     """Train what is not trained yet, compare, and write one of `TABLES`; returns the files."""
     spec = TABLES[name]
     chosen = study.chosen(rows_of(name))
     entries = [_trained(study, spec.task, method) for method in _ready(study, spec, chosen)]
     absent: dict[str, str] = {}
-    if SHIPPED in chosen or (spec.others and study.is_measured(spec.task, SHIPPED)):
+    if _with_shipped(study, spec, chosen):
         entries += _shipped(study, spec.task)
     if OFFICIAL in chosen:
         found, absent = official_rows(study, spec.task)
@@ -135,6 +158,7 @@ def fusion_table(study: Study, name: str) -> list[Path]:
         rows=rows,
         reference=None if ours is None else REFERENCE,
         published=spec.published,
+        published_note=PUBLISHED_NOTE,
         absent=absent,
         notes=NOTES,
     )
@@ -161,6 +185,11 @@ def _ready(study: Study, spec: _Spec, chosen: Iterable[str]) -> list[str]:
     return [m for m in spec.methods if m in wanted or study.is_done(f"{spec.task}-{m}")]
 
 
+def _with_shipped(study: Study, spec: _Spec, chosen: Iterable[str]) -> bool:
+    """Whether the network with other training is asked for or measured already."""
+    return SHIPPED in chosen or (spec.others and study.is_measured(spec.task, SHIPPED))
+
+
 def _trained(study: Study, task: Task, method: str) -> _Entry:
     run = study.restoration(task, f"{task}-{method}", {"fusion_method": method})
     return network_entry(study, run, method, METHODS[method])
@@ -180,17 +209,16 @@ def network_entry(study: Study, run: Trained, name: str, label: str) -> _Entry:
 
 
 def _shipped(study: Study, task: Task) -> list[_Entry]:
-    """The network that the budget names for the task, if any."""
-    name = study.shipped(task)
-    if name is None:
+    """The network that the user or the budget names for the task, if any."""
+    found = study.shipped_network(task)
+    if found is None:
         return []
-    net = load_model(name).to(study.device)
-    if net.config.task != task:
-        raise ConfigError(f"{name}: is for task {net.config.task}, the table for {task}")
+    net, name = found
+    how = "as given" if task in study.given else "as it ships"
     row = Row(
-        label=f"{name}, as it ships",
+        label=f"{Path(name).name}, {how}",
         system=SHIPPED,
-        source="other training, more images",
+        source="other training, more images" if how == "as it ships" else "other training",
     )
     return [_entry(study, net, row)]
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 
 from panini.errors import ConfigError
-from panini.reproduce import beyond
-from panini.reproduce.figure import figure
-from panini.reproduce.fusion import TABLES, fusion_table, rows_of
+from panini.reproduce import beyond, theta
+from panini.reproduce.figure import figure, figure_needs
+from panini.reproduce.fusion import TABLES, fusion_table, rows_of, table_needs
+from panini.reproduce.inputs import Needs, check_inputs
 from panini.reproduce.study import Options, Study
-from panini.reproduce.theta import theta_table
 
 logger = logging.getLogger(__name__)
 
 ALL = "all"
 
 PARTS: dict[str, Callable[[Study], list[Path]]] = {
-    "table4": theta_table,
+    "table4": theta.theta_table,
     "figure7": figure,
     "table3": partial(fusion_table, name="table3"),
     "table2": partial(fusion_table, name="table2"),
@@ -27,6 +28,14 @@ PARTS: dict[str, Callable[[Study], list[Path]]] = {
     "beyond": beyond.beyond,
 }
 """Name → what makes it; table 3 is two rows of table 2, and beyond goes on from table 1."""
+
+NEEDS: dict[str, Callable[[Study], Needs]] = {
+    "table4": lambda _: theta.NEEDS,
+    "figure7": figure_needs,
+    **{name: partial(table_needs, name=name) for name in TABLES},
+    "beyond": beyond.beyond_needs,
+}
+"""Name → what it reads."""
 
 
 def reproduce(what: str, options: Options) -> list[Path]:
@@ -47,11 +56,13 @@ def reproduce(what: str, options: Options) -> list[Path]:
         raise ConfigError(f"{what}: unknown; expected one of {', '.join(PARTS)}, {ALL}")
     names = list(PARTS) if what == ALL else [what]
     _check_only(options.only, names)
+    if options.only:
+        names = [name for name in names if set(options.only) & set(_rows(name))]
     study = Study(options)
+    check_inputs(study, reduce(or_, (NEEDS[name](study) for name in names)))
+    study.claim()
     files = []
     for name in names:
-        if options.only and not set(options.only) & set(_rows(name)):
-            continue
         logger.info("%s", name)
         files += PARTS[name](study)
     return files

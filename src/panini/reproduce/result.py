@@ -58,6 +58,8 @@ class Table:
     """System that the others are set against."""
     published: list[tuple[str, ...]] = field(default_factory=list)
     """The paper's own table, its head first."""
+    published_note: str = ""
+    """How its numbers are to be read."""
     absent: dict[str, str] = field(default_factory=dict)
     """Rows that are not there, and why."""
     notes: list[str] = field(default_factory=list)
@@ -121,6 +123,7 @@ def markdown(table: Table) -> str:
     if table.published:
         head, *rows = table.published
         parts += ["The paper's own, with its networks, data and degradations:", grid(head, rows)]
+        parts += [table.published_note] if table.published_note else []
     if table.absent:
         parts.append(grid(("not there", "why"), list(table.absent.items())))
     if table.notes:

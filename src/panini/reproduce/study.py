@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from panini import evaluation
 from panini.checkpoints import load_model
 from panini.errors import ConfigError, DataError, TrainingError
@@ -19,18 +17,20 @@ from panini.evaluation import Plan, Report, System
 from panini.images import write_whole
 from panini.models.panini_net import PaniniNet, Task
 from panini.reproduce.budget import Budget
+from panini.reproduce.recipes import keep_recipe, replace_faces, with_networks_of
 from panini.reproduce.result import Table, write_table
+from panini.reproduce.synthetic import draw_faces
 from panini.reproduce.untrained import resolve_untrained
 from panini.runtime import resolve_device
 from panini.training import degradation, restoration
 from panini.training.config import RunConfig
+from panini.training.degradation import DegradationRunConfig
 from panini.training.network import WEIGHTS
+from panini.training.restoration import RestorationRunConfig
 
 logger = logging.getLogger(__name__)
 
-RECIPE, DONE, STUDY = "recipe.yaml", "done.json", "study.json"
-_PLACES = ("out", "device", "log_every_s")
-"""Of a recipe: they change nothing of what is learned."""
+DONE, STUDY = "done.json", "study.json"
 
 RecipeT = TypeVar("RecipeT", bound=RunConfig)
 
@@ -50,8 +50,8 @@ class Options:
     """Faces to train on, in place of the recipes': tar shards, or folders."""
     models: Path | None = None
     """Folder of other restorers' official weights."""
-    model: str | None = None
-    """In place of the budget's network for mfr."""
+    model: tuple[str, ...] = ()
+    """Networks in place of the budget's, at most one a task: shipped models or files."""
     images: int | None = None
     """Of each run of the restoration stage, in place of the recipe's."""
     only: tuple[str, ...] = ()
@@ -83,7 +83,9 @@ class Study:
         options: What is asked for.
 
     Raises:
-        ConfigError: The folder is another budget's, or a path is missing.
+        ConfigError: The folder is another budget's, or two networks are for one task.
+        CheckpointError: A network cannot be loaded.
+        DataError: A path is missing.
     """
 
     def __init__(self, options: Options) -> None:
@@ -92,35 +94,43 @@ class Study:
         self.config = options.budget.config
         self.out = options.out
         self._check_paths()
-        self._claim()
+        self.given = _by_task(options.model)
+        """Task → the network that `--model` names for it."""
+        self._check_budget()
 
     # ------------------------------------------------------------------------------------------
     # What is asked for
 
     @property
     def data(self) -> Path:
-        """Faces to compare on.
+        """Faces to compare on; where a budget has it so, the prior draws those that are not named.
 
         Raises:
             ConfigError: None were named.
         """
-        if self.options.data is None:
+        if self.options.data is not None:
+            return self.options.data
+        count = self.config.drawn_faces
+        if not count:
             raise ConfigError("--data: this part compares faces; name a tar shard or a folder")
-        return self.options.data
+        folder = self.out / "faces-of-the-prior"
+        draw_faces(self.prior_path("mfr"), folder, count, self.config.evaluation.seed)
+        return folder
 
-    @property
-    def metrics_dir(self) -> Path:
-        """Folder of the frozen networks.
+    def metrics(self, task: Task) -> tuple[str, ...] | None:
+        """What is measured; None = all.
 
         Raises:
-            ConfigError: None was named.
+            ConfigError: That needs frozen networks, and no folder of them was named.
         """
-        if self.options.metrics_dir is None:
+        config = self.config.evaluation
+        plain = self.options.metrics_dir is None
+        if plain and not config.weights_optional:
             raise ConfigError(
                 "--metrics-dir: this part needs the folder of the frozen networks that supervise "
                 "and measure"
             )
-        return self.options.metrics_dir
+        return config.metrics_of(task, plain=plain)
 
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Those names that `--only` leaves; all without it."""
@@ -131,7 +141,8 @@ class Study:
         """What a table says of how it was made."""
         config = self.config
         facts: dict[str, Any] = {"command": self.options.command, "budget": self.budget.name}
-        facts |= {"data": self.data.name} if self.options.data is not None else {}
+        named = self.options.data is not None or self.config.drawn_faces
+        facts |= {"data": self.data.name} if named else {}
         facts |= {"seed of the runs": config.seed}
         facts |= {"seed of the degradations": config.evaluation.seed}
         if task is not None:
@@ -153,19 +164,21 @@ class Study:
             if path is not None and not path.exists():
                 raise DataError(f"{path}: no such file or folder; see {name}")
 
-    def _claim(self) -> None:
-        """Mark the folder as this budget's."""
-        path = self.out / STUDY
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8")).get("budget")
-            if found != self.budget.name:
-                raise ConfigError(
-                    f"{path}: a study of budget {found}, not {self.budget.name}; choose another "
-                    "--out"
-                )
-            return
+    def claim(self) -> None:
+        """Mark the folder as this budget's, once all that is asked for can be made."""
         self.out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"budget": self.budget.name}).encode())
+        content = json.dumps({"budget": self.budget.name})
+        write_whole(self.out / STUDY, content.encode())
+
+    def _check_budget(self) -> None:
+        path = self.out / STUDY
+        if not path.is_file():
+            return
+        found = json.loads(path.read_text(encoding="utf-8")).get("budget")
+        if found != self.budget.name:
+            raise ConfigError(
+                f"{path}: a study of budget {found}, not {self.budget.name}; choose another --out"
+            )
 
     # ------------------------------------------------------------------------------------------
     # Runs
@@ -189,10 +202,17 @@ class Study:
             start: What differs in the recipe's `start`.
             changes: What differs beside.
         """
+        recipe = self.restoration_recipe(task, name, start, **changes)
+        return self._run(name, recipe, restoration.train)
+
+    def restoration_recipe(
+        self, task: Task, name: str, start: Mapping[str, Any], **changes: Any
+    ) -> RestorationRunConfig:
+        """What `restoration` trains by."""
         recipe = self.budget.restoration[task]
         assert recipe.start is not None  # the budget saw to it
         fixed = {"start": recipe.start.model_copy(update=dict(start)), "images": self.images(task)}
-        return self._run(name, self._fitted(recipe, name, fixed | changes), restoration.train)
+        return self._fitted(recipe, name, fixed | changes)
 
     def images(self, task: Task) -> int:
         """Of each run for a task."""
@@ -205,22 +225,27 @@ class Study:
 
     def degradation(self, name: str, **changes: Any) -> Trained:
         """A run of the degradation stage."""
-        recipe = self._fitted(self.budget.degradation, name, changes)
+        recipe = self.degradation_recipe(name, **changes)
         return self._run(name, recipe, degradation.train)
+
+    def degradation_recipe(self, name: str, **changes: Any) -> DegradationRunConfig:
+        """What `degradation` trains by."""
+        return self._fitted(self.budget.degradation, name, changes)
 
     def _fitted(self, recipe: RecipeT, name: str, changes: Mapping[str, Any]) -> RecipeT:
         """A recipe with this study's folder, seed, faces and frozen networks."""
         fixed = {"out": self.folder(name), "seed": self.config.seed, "device": self.options.device}
         fields = recipe.model_copy(update={**changes, **fixed}).model_dump()
         if self.options.train:
-            _replace_faces(fields, self.options.train)
-        fields = _with_networks_of(fields, self.metrics_dir)
+            replace_faces(fields, self.options.train)
+        if self.options.metrics_dir is not None:
+            fields = with_networks_of(fields, self.options.metrics_dir)
         fields = resolve_untrained(fields, self.out / "start")
         return type(recipe).model_validate(fields)
 
     def _run(self, name: str, recipe: RecipeT, train: Callable[[RecipeT], bool]) -> Trained:
         folder = self.folder(name)
-        _keep_recipe(folder, recipe)
+        keep_recipe(folder, recipe)
         done = folder / DONE
         if not done.is_file():
             fresh = not (folder / "checkpoints").exists()
@@ -237,29 +262,39 @@ class Study:
 
     def shipped(self, task: Task) -> str | None:
         """A network with other training, that stands beside the runs; None: there is none."""
-        return (self.options.model if task == "mfr" else None) or self.config.networks.get(task)
+        return self.given.get(task) or self.config.networks.get(task)
 
-    def network(self) -> tuple[PaniniNet, str]:
-        """What table 4, figure 7 and the levels are measured on, and its name."""
-        name = self.shipped("mfr")
-        if name is None:
-            run = self.restoration("mfr", "mfr-dafi", {"fusion_method": "dafi"})
-            return load_model(run.weights).to(self.device), "dafi"
-        return load_model(name).to(self.device), name
-
-    def masked_network(self) -> tuple[PaniniNet, str]:
-        """The same, if it has masks that follow degradations.
+    def shipped_network(self, task: Task) -> tuple[PaniniNet, str] | None:
+        """That network, and its name.
 
         Raises:
-            ConfigError: It has none.
+            ConfigError: It is for the other task.
         """
-        net, name = self.network()
-        if net.config.task != "mfr" or net.config.fusion.method != "dafi":
-            raise ConfigError(
-                f"{name}: expected a network of DAFI for mfr, found {net.config.fusion.method} for "
-                f"{net.config.task}; name another with --model"
-            )
+        name = self.shipped(task)
+        if name is None:
+            return None
+        net = load_model(name).to(self.device)
+        if net.config.task != task:
+            raise ConfigError(f"{name}: is for task {net.config.task}, expected one for {task}")
         return net, name
+
+    def masked_network(self) -> tuple[PaniniNet, str]:
+        """What table 4, figure 7 and the levels are measured on, and its name.
+
+        Raises:
+            ConfigError: It has no masks that follow degradations.
+        """
+        found = self.shipped_network("mfr")
+        if found is None:
+            run = self.restoration("mfr", "mfr-dafi", {"fusion_method": "dafi"})
+            return load_model(run.weights).to(self.device), "dafi"
+        net, name = found
+        if net.config.fusion.method != "dafi":
+            raise ConfigError(
+                f"{name}: expected a network of DAFI, found {net.config.fusion.method}; name "
+                "another with --model"
+            )
+        return found
 
     @property
     def device(self) -> str:
@@ -290,22 +325,52 @@ class Study:
             data: In place of the study's.
             metrics: In place of the budget's.
         """
+        plan = self.plan(folder, task, faces=faces, data=data, metrics=metrics)
+        names = ", ".join(system.name for system in systems)
+        logger.info("evaluation %s: %s", folder, names)
+        about = self.about(task) | {"data": plan.data.name}
+        return evaluation.run(plan, systems, about=about, progress=_tell(folder))
+
+    def plan(
+        self,
+        folder: str,
+        task: Task,
+        *,
+        faces: int | None = None,
+        data: Path | None = None,
+        metrics: tuple[str, ...] | None = None,
+    ) -> Plan:
+        """What `evaluate` asks for; its arguments mean the same."""
         config = self.config.evaluation
-        plan = Plan(
+        return Plan(
             data=data or self.data,
             task=task,
             seed=config.seed,
             limit=faces or config.faces,
             batch=config.batch,
             out=self.out / "evaluation" / folder,
-            metrics=metrics or config.metrics_of(task),
-            metrics_dir=self.metrics_dir,
+            metrics=metrics or self.metrics(task),
+            metrics_dir=self.options.metrics_dir,
             device=self.device,
         )
-        names = ", ".join(system.name for system in systems)
-        logger.info("evaluation %s: %s", folder, names)
-        about = self.about(task) | {"data": plan.data.name}
-        return evaluation.run(plan, systems, about=about, progress=_tell(folder))
+
+
+def _by_task(names: Sequence[str]) -> dict[Task, str]:
+    """Which task each network is for, as it says itself.
+
+    Raises:
+        ConfigError: Two are for one task.
+        CheckpointError: One cannot be loaded.
+    """
+    found: dict[Task, str] = {}
+    for name in names:
+        task = load_model(name).config.task
+        if task in found:
+            raise ConfigError(
+                f"--model {name}: is for task {task}, and so is {found[task]}; name one a task"
+            )
+        found[task] = name
+    return found
 
 
 def _tell(folder: str) -> Callable[[int, int], None]:
@@ -316,56 +381,3 @@ def _tell(folder: str) -> Callable[[int, int], None]:
             logger.info("evaluation %s: %d of %d", folder, done, total)
 
     return progress
-
-
-def _replace_faces(fields: dict[str, Any], paths: Sequence[Path]) -> None:
-    """Other real faces in every group that has real ones."""
-    kind = "shards" if all(path.suffix == ".tar" for path in paths) else "folder"
-    for group in fields["data"]["groups"]:
-        if group["source"]["kind"] in ("shards", "folder"):
-            group["source"] |= {"kind": kind, "paths": tuple(paths)}
-
-
-def _with_networks_of(value: Any, folder: Path) -> Any:
-    """Paths of frozen networks that a folder has are those of the folder."""
-    if isinstance(value, dict):
-        return {key: _with_networks_of(item, folder) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_networks_of(item, folder) for item in value]
-    if isinstance(value, Path) and (folder / value.name).is_file():
-        return folder / value.name
-    return value
-
-
-def _keep_recipe(folder: Path, recipe: RunConfig) -> None:
-    """Write a run's recipe before it starts; refuse to go on with another one."""
-    path = folder / RECIPE
-    fields = recipe.model_dump(mode="json")
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, yaml.safe_dump(fields, sort_keys=False).encode())
-        return
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for place in _PLACES:
-        found[place] = fields[place]
-    key = first_difference(found, fields)
-    if key is not None:
-        raise ConfigError(
-            f"{path}: {key} differs from what is asked for now; choose another --out, or remove "
-            f"{folder} to run it anew"
-        )
-
-
-def first_difference(a: Any, b: Any, key: str = "") -> str | None:
-    """Dotted key at which two trees of JSON values differ first; None where they are equal."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        pairs = [(name, a.get(name), b.get(name)) for name in [*a, *(b.keys() - a.keys())]]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        pairs = [(str(index), x, y) for index, (x, y) in enumerate(zip(a, b, strict=True))]
-    else:
-        return None if a == b else key
-    for name, x, y in pairs:
-        found = first_difference(x, y, f"{key}.{name}" if key else name)
-        if found is not None:
-            return found
-    return None

@@ -22,12 +22,15 @@ from panini.evaluation.tables import table as grid
 from panini.images import RgbImage, to_tensor, write_whole
 from panini.metrics.bootstrap import Interval, mean_interval
 from panini.models.panini_net import PaniniNet
+from panini.reproduce.inputs import Needs
 from panini.reproduce.plot import plot_sheet
 from panini.reproduce.result import Table
 from panini.reproduce.study import Study
 
 PUBLISHED = [("rate r", "16", "32", "64", "128"), ("θ", "0.43", "0.54", "0.65", "0.73")]
 PARAMETERS = ("low side, px", "σ, px", "noise, levels", "JPEG quality")
+NEEDS = Needs(networks=frozenset({"mfr"}), masks=True, faces=1)
+"""What table 4 reads."""
 DRAWS = 2000
 """Of the bootstrap over faces."""
 

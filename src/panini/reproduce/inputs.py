@@ -1,0 +1,182 @@
+"""What a study reads, opened before anything is trained: a mistake costs seconds, not a night."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from panini.checkpoints import load_degradation_encoder, load_model
+from panini.data import SourceConfig, load_live_prior, open_source
+from panini.errors import CheckpointError, ConfigError, DataError
+from panini.evaluation.cases import Cases
+from panini.evaluation.faces import iter_faces
+from panini.evaluation.sets import feature_network
+from panini.features.identity import load_identity
+from panini.metrics.judge import load_judge
+from panini.models.panini_net import Task
+from panini.reproduce.study import Study
+from panini.shards import iter_members
+from panini.training.config import RunConfig
+from panini.training.network import StartConfig
+from panini.training.restoration import Perceptual, RestorationRunConfig
+
+logger = logging.getLogger(__name__)
+
+_BASE = "mfr-dafi"
+"""The run that stands in where no network for mfr is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a part asks for."""
+
+    runs: frozenset[tuple[Task, str]] = frozenset()
+    """Task and name of runs of the restoration stage."""
+    encoders: frozenset[str] = frozenset()
+    """Names of runs of the degradation stage."""
+    compared: frozenset[Task] = frozenset()
+    """Tasks of its evaluations."""
+    networks: frozenset[Task] = frozenset()
+    """Tasks whose network with other training has a row, or is what is measured."""
+    masks: bool = False
+    """Whether that for mfr has to have masks; where there is none, the run of DAFI stands in."""
+    faces: int = 0
+    """Least number of faces to compare on."""
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(
+            runs=self.runs | other.runs,
+            encoders=self.encoders | other.encoders,
+            compared=self.compared | other.compared,
+            networks=self.networks | other.networks,
+            masks=self.masks or other.masks,
+            faces=max(self.faces, other.faces),
+        )
+
+
+def check_inputs(study: Study, needs: Needs) -> None:
+    """Open whatever a study is going to read, as far as that is quick.
+
+    Raises:
+        ConfigError: An option is missing, or a network does not fit.
+        CheckpointError: Weights are missing or damaged.
+        DataError: There are no faces, too few, or such as cannot be compared.
+    """
+    runs = set(needs.runs)
+    if needs.masks and study.shipped("mfr") is None:
+        runs.add(("mfr", _BASE))
+    _check_networks(study, needs)
+    if needs.faces:
+        _check_faces(study.data, needs.faces)
+    for task in sorted(needs.compared):
+        _check_evaluation(study, task)
+    for task in sorted({task for task, name in runs if not study.is_done(name)}):
+        _check_recipe(study.restoration_recipe(task, _BASE, {}))
+    if any(not study.is_done(name) for name in needs.encoders):
+        _check_recipe(study.degradation_recipe("pairs-udrl"))
+    if needs.masks and study.shipped("mfr") is None and not study.is_done(_BASE):
+        logger.warning(
+            "no network for mfr is named: the study's own run of DAFI comes first, %d images; "
+            "--model NAME|PATH takes a trained one instead",
+            study.images("mfr"),
+        )
+
+
+def _check_networks(study: Study, needs: Needs) -> None:
+    """Load the networks with other training; refuse one that has no use."""
+    for task, name in study.given.items():
+        if task not in needs.networks:
+            raise ConfigError(
+                f"--model {name}: is for task {task}, and nothing that is asked for takes such a "
+                "network; leave it out"
+            )
+    for task in sorted(needs.networks):
+        study.shipped_network(task)
+    if needs.masks and study.shipped("mfr") is not None:
+        study.masked_network()
+
+
+# ----------------------------------------------------------------------------------------------
+# Faces and metrics
+
+
+def _check_faces(data: Path, least: int) -> None:
+    found = list(itertools.islice(iter_faces(data), least))
+    if len(found) < least:
+        raise DataError(f"{data}: expected at least {least} faces, found {len(found)}")
+    found[0].read()
+
+
+def _check_evaluation(study: Study, task: Task) -> None:
+    plan = study.plan("check", task)
+    cases = Cases(plan)
+    next(iter(cases.truths()))()
+    load_judge(plan.metrics_dir or "", "cpu", plan.judged)
+    feature_network(plan, cases)
+    _load_start(study.prior_path(task))  # draws the faces of the second sheet
+
+
+# ----------------------------------------------------------------------------------------------
+# Recipes
+
+
+def _check_recipe(recipe: RunConfig) -> None:
+    """Open what a run reads."""
+    for group in recipe.data.groups:
+        _check_source(group.source)
+    if isinstance(recipe, RestorationRunConfig):
+        assert recipe.start is not None  # the budget saw to it
+        _check_start(recipe.start)
+        _check_supervision(recipe)
+
+
+def _check_source(source: SourceConfig) -> None:
+    if source.kind == "prior_live":
+        _load_start(source.paths[0])
+        return
+    for path in source.paths:
+        if not path.exists():
+            raise DataError(
+                f"{path}: no such file or folder; the recipe trains on it: name faces of yours "
+                "with --train, shards or folders"
+            )
+        if source.kind == "shards":
+            next(iter_members(path))  # reading all of them takes a while
+    if source.kind != "shards":
+        open_source(source)
+
+
+def _check_start(start: StartConfig) -> None:
+    start.shape()
+    _load_start(start.prior)
+    if start.degradation_encoder is not None:
+        _load_start(start.degradation_encoder, encoder=True)
+    if start.transfer is not None:
+        load_model(start.transfer.source)
+
+
+def _load_start(path: Path, *, encoder: bool = False) -> None:
+    """Load a prior, or a degradation encoder, that runs start from."""
+    load = load_degradation_encoder if encoder else load_live_prior
+    try:
+        load(path)
+    except CheckpointError as error:
+        what = "degradation encoder" if encoder else "prior"
+        raise CheckpointError(
+            f"{error}; the budget's recipes name it as their {what}: train or convert it, or name "
+            "another in a budget of your own"
+        ) from error
+
+
+def _check_supervision(recipe: RestorationRunConfig) -> None:
+    """Load the frozen networks of the losses."""
+    try:
+        Perceptual(recipe.perceptual)
+        if recipe.identity is not None:
+            load_identity(recipe.identity.weights)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; the runs learn by it: name its folder with --metrics-dir"
+        ) from error
