@@ -77,6 +77,20 @@ def test_views_and_parameters_can_be_written(tmp_path):
     assert torch.equal(state["p"], torch.ones(2))
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    synced = []
+
+    def fsync(_handle):
+        assert not path.exists()
+        (partial,) = tmp_path.iterdir()
+        synced.append(partial.stat().st_size)
+
+    monkeypatch.setattr(io.os, "fsync", fsync)
+    save_tensors(STATE, path, kind="test", meta={})
+    assert synced == [path.stat().st_size]
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     save_tensors(STATE, path, kind="test", meta={})

@@ -63,11 +63,19 @@ def save_tensors(
         try:
             save_file(tensors, partial, metadata=header)
             partial.chmod(0o644)
+            _to_disk(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file is on the disk: renamed before, it may be empty after a power loss."""
+    # Windows flushes only what is open for writing.
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
