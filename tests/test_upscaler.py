@@ -17,6 +17,7 @@ from panini.faces.detect import Face
 from panini.images import to_tensor
 from panini.metrics.psnr import psnr
 from panini.models.panini_net import PaniniNet, named_config
+from panini.photos import load_photo
 from panini.restorer import Restorer
 from panini.upscaler import upscale
 
@@ -78,6 +79,26 @@ def test_another_side_is_resized_and_said(restorer, face, side, tmp_path, caplog
     np.testing.assert_array_equal(lq, bilinear_antialias(other, 64))
 
 
+@pytest.mark.parametrize("side", [200, 48])
+def test_restoring_an_aligned_face_does_the_same(restorer, face, side, tmp_path, caplog):
+    path = tmp_path / "face.png"
+    Image.fromarray(face).resize((side, side)).save(path)
+    upscaled = upscale(restorer, path)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        restored = restorer.restore_aligned(path)
+    assert caplog.messages == [f"{path}: resized from {side} to 64 px, which the network takes"]
+    np.testing.assert_array_equal(restored.photo.rgb, upscaled.photo.rgb)
+    np.testing.assert_array_equal(restored.faces[0].lq, upscaled.faces[0].lq)
+    caplog.clear()
+    restorer.restore_aligned(load_photo(path), name="mine")
+    assert caplog.messages == [f"mine: resized from {side} to 64 px, which the network takes"]
+    other = Restorer(PaniniNet.named("tiny"), "cpu", name="tiny")
+    caplog.clear()
+    other.restore_aligned(path)
+    assert caplog.messages == []
+
+
 def test_what_is_no_aligned_face_is_refused(restorer, face, tmp_path):
     path = tmp_path / "wide.png"
     Image.fromarray(face[:40]).save(path)
@@ -93,8 +114,11 @@ def test_what_is_no_aligned_face_is_refused(restorer, face, tmp_path):
 def test_what_shows_no_face_is_refused(restorer, tmp_path, caplog):
     path = tmp_path / "wall.png"
     Image.new("RGB", (128, 128), (90, 80, 70)).save(path)
-    with pytest.raises(NoFaceError, match=r"wall\.png: expected an aligned face, found none"):
+    with pytest.raises(NoFaceError, match=r"wall\.png: expected an aligned face, found none") as no:
         upscale(restorer, path)
+    # The model that each command takes by itself would be the wrong one.
+    assert "panini restore --model auto, and" in str(no.value)
+    assert "panini restore --aligned --model mobile-sr16 draws" in str(no.value)
     assert caplog.records == []
 
 

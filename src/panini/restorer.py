@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
+from panini.degradations import bilinear_antialias
 from panini.drawing import AUTO, Drawer, Drawers, Drawn, load_auto, load_drawers, name_of
 from panini.errors import ConfigError, ImageError
 from panini.faces.align import TEMPLATE, Matrix, align, rescale, warp
@@ -32,6 +34,8 @@ from panini.restored import (
     without_colour,
 )
 from panini.runtime import keep_memory, resolve_device
+
+logger = logging.getLogger(__name__)
 
 UPSCALES = (1, 2, 4)
 """Factors by which the rest of the photo can be enlarged."""
@@ -208,13 +212,16 @@ class Restorer:
         *,
         prior_bias: PerLevel = 0.0,
         keep_colour: bool = False,
+        name: str | None = None,
     ) -> Restoration:
         """Restore a face that is aligned to the FFHQ template already.
 
         Args:
-            image: Square crop of any size: what `restore` takes.
+            image: Square crop of any size: what `restore` takes. For a network for sr16, one of
+                another side than it takes is resized as in training, and a warning says so.
             prior_bias: As in `restore`.
             keep_colour: As in `restore`.
+            name: What messages call it; None takes the path, where there is one.
 
         Returns:
             The face at the network's output size, opaque and with 8 bits, as `photo` and as the
@@ -234,19 +241,20 @@ class Restorer:
         self._check(options)
         photo = _load(image)
         width, height = photo.size
+        prefix = f"{name or image}: " if name or isinstance(image, str | os.PathLike) else ""
         if height != width:
-            name = f"{image}: " if isinstance(image, str | os.PathLike) else ""
             raise ImageError(
-                f"{name}expected a square aligned face, got {width}x{height} px; "
+                f"{prefix}expected a square aligned face, got {width}x{height} px; "
                 "a whole photo is restored without --aligned"
             )
-        whole = Face(
-            box=(0.0, 0.0, float(width), float(height)),
-            landmarks=(TEMPLATE * width).astype(np.float32),
-            score=1.0,
-        )
-        drawer = self.drawers.of(whole)
+        drawer = self.drawers.of(_whole(width))
         size = drawer.in_size
+        if drawer.is_sr and width != size:
+            logger.warning(
+                "%sresized from %d to %d px, which the network takes", prefix, width, size
+            )
+            photo, width = fit_aligned(photo, size), size
+        whole = _whole(width)
         matrix = rescale(np.eye(2, 3), target=size / width)
         lq = warp(photo.rgb, matrix, (size, size))
         (drawn,) = drawer.draw([lq], prior_bias, consistent=self.consistent)
@@ -311,6 +319,27 @@ class Restorer:
             _restored(face, drawer, lq, matrix, each)
             for face, (lq, matrix), each in zip(found, crops, drawn, strict=True)
         ]
+
+
+def fit_aligned(photo: Photo, side: int) -> Photo:
+    """An aligned face with the side that a network for sr16 takes, resized as in training.
+
+    Args:
+        photo: Square.
+        side: px.
+    """
+    if photo.size == (side, side):
+        return photo
+    return replace(photo, rgb=bilinear_antialias(photo.rgb, side), deep=None, alpha=None)
+
+
+def _whole(side: int) -> Face:
+    """The face that an aligned crop of `side` px is."""
+    return Face(
+        box=(0.0, 0.0, float(side), float(side)),
+        landmarks=(TEMPLATE * side).astype(np.float32),
+        score=1.0,
+    )
 
 
 def _restored(

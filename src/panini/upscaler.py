@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from dataclasses import replace
 
-from panini.degradations import bilinear_antialias
 from panini.errors import ConfigError, ImageError, NoFaceError
 from panini.images import ImageSource
 from panini.photos import Photo, load_photo
 from panini.restored import Restoration
-from panini.restorer import Restorer
-
-logger = logging.getLogger(__name__)
+from panini.restorer import Restorer, fit_aligned
 
 LEAST_SHARE = 1 / 3
 """Of the side of an aligned crop, that its face must have; an aligned face has two thirds."""
@@ -44,27 +39,23 @@ def upscale(
     config = restorer.model.config
     if config.task != "sr16":
         raise ConfigError(
-            f"{restorer.name}: is for task {config.task}, upscaling takes a network for sr16; "
-            "panini restore --aligned uses this one"
+            f"{restorer.name}: is for task {config.task}, upscaling takes a network for sr16, "
+            "such as mobile-sr16; panini restore --aligned --model draws with this one"
         )
-    name = f"{image}: " if isinstance(image, str | os.PathLike) else ""
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+    prefix = f"{name}: " if name else ""
     photo = image if isinstance(image, Photo) else load_photo(image)
     width, height = photo.size
     if width != height:
         raise ImageError(
-            f"{name}expected a square aligned face, got {width}x{height} px; "
-            "a whole photo goes to panini restore"
+            f"{prefix}expected a square aligned face, got {width}x{height} px; "
+            "a whole photo goes to panini restore --model auto"
         )
     side = config.in_size
-    if width != side:
-        # As in training.
-        small = bilinear_antialias(photo.rgb, side)
-        photo = replace(photo, rgb=small, deep=None, alpha=None)
-    if not restorer.detector.detect(photo.rgb, min_face=LEAST_SHARE * side):
+    small = fit_aligned(photo, side)
+    if not restorer.detector.detect(small.rgb, min_face=LEAST_SHARE * side):
         raise NoFaceError(
-            f"{name}expected an aligned face, found none; a whole photo goes to panini restore, "
-            "and panini restore --aligned draws a crop unseen"
+            f"{prefix}expected an aligned face, found none; a whole photo goes to panini restore "
+            "--model auto, and panini restore --aligned --model mobile-sr16 draws a crop unseen"
         )
-    if width != side:
-        logger.warning("%sresized from %d to %d px, which the network takes", name, width, side)
-    return restorer.with_consistency(consistent).restore_aligned(photo)
+    return restorer.with_consistency(consistent).restore_aligned(photo, name=name)

@@ -223,7 +223,10 @@ class _Batch:
         start = time.perf_counter()
         if options.aligned:
             result = self._restorer.restore_aligned(
-                read.photo, prior_bias=options.prior_bias, keep_colour=options.keep_colour
+                read.photo,
+                prior_bias=options.prior_bias,
+                keep_colour=options.keep_colour,
+                name=str(read.job.source),
             )
         else:
             result = self._restorer.restore(
