@@ -122,8 +122,8 @@ def test_figure_7_has_a_row_for_each_rate(study):
     assert found["rates"] == [16, 32, 64, 128]
     assert found["about"]["network"] == "dafi"
     text = (study / "figure7.md").read_text()
-    assert "![Figure 7](figure7.png)" in text
-    assert "![Figure 7](figure7-data.png)" in text
+    assert "![New faces of the prior](figure7.png)" in text
+    assert "![Faces of the data](figure7-data.png)" in text
 
 
 @pytest.mark.parametrize(("name", "columns"), [("table1", 7), ("table2", 8), ("table3", 5)])

@@ -204,9 +204,10 @@ def pairs(study: Study) -> list[Path]:
         notes=[
             "UDRL's pairs are crops of different faces under one degradation, DASR's two crops of "
             "one face; the runs share recipe, seed, number of pairs, of steps and of negatives.",
-            "v_DR is the vector that Panini-Net reads, before the projection head, with every axis "
-            "brought to one size; contrast is the space of unit vectors after the head, where the "
-            "loss compares. What the loss does shows in contrast, what the masks get in v_DR.",
+            "v_DR is the vector that Panini-Net reads, before the projection head; of the mobile "
+            "kind, every axis is brought to one size. contrast is the space of unit vectors after "
+            "the head, where the loss compares. What the loss does shows in contrast, what the "
+            "masks are given in v_DR.",
             f"{len(faces)} faces at {config.size} px under {config.views} degradations each. The "
             "columns of Eq. 10's numbers are R² of a linear probe on faces that it did not see; "
             "same face: how often the nearest vector under another degradation is of the same "

@@ -44,7 +44,9 @@ def figure(study: Study) -> list[Path]:
     """Draw figure 7 on faces of the network's prior, and on the data if there is; the files."""
     net, name = study.masked_network()
     count, seed = study.config.figure_faces, study.config.evaluation.seed
-    sheets = {"figure7.png": prior_faces(net.prior, count, seed)}
+    sheets: dict[str, Iterable[tuple[str, RgbImage]]] = {
+        "figure7.png": prior_faces(net.prior, count, seed)
+    }
     if study.options.data is not None:
         sheets["figure7-data.png"] = itertools.islice(read_faces(study.data), count)
     files = [write_picture(study.out / file, sheet(net, f, seed)) for file, f in sheets.items()]
@@ -54,7 +56,7 @@ def figure(study: Study) -> list[Path]:
         about=study.about() | {"network": name, "faces": count},
         notes=_NOTES,
         more={"columns": titles(net), "rates": list(THETA_RATES), "pictures": list(sheets)},
-        sections=[f"![Figure 7]({file})" for file in sheets],
+        sections=[f"![{_SHOWN[file]}]({file})" for file in sheets],
     )
     return [*files, *study.write(table)]
 
@@ -73,6 +75,7 @@ _NOTES = [
     "is θ of Eq. 11. figure7.png shows new faces of the network's prior, which are nobody's; "
     "figure7-data.png, where there is --data, the first faces of it.",
 ]
+_SHOWN = {"figure7.png": "New faces of the prior", "figure7-data.png": "Faces of the data"}
 
 
 @torch.inference_mode()

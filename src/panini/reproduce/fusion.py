@@ -37,8 +37,8 @@ SHIPPED = "shipped"
 """`--only`: the network that ships or is given, which had other training than the other rows."""
 
 PUBLISHED_NOTE = (
-    "Its PSNR is of images in [-1, 1] with peak 1, 6.02 dB below that of 8 bits: of the columns "
-    "above, set it beside the one with peak 1."
+    "Its PSNR is of images in [-1, 1] with peak 1, 6.02 dB below that of 8 bits: set it beside the "
+    "column with peak 1, where there is one, and not beside plain PSNR."
 )
 """The paper does not say so; its numbers do, see docs/evaluation.md."""
 
