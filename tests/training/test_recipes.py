@@ -75,6 +75,15 @@ def test_papers_recipes_are_the_papers():
         assert recipe.identity is recipe.feature_adversarial is None
 
 
+@pytest.mark.parametrize("name", ["mobile-mfr", "mobile-sr16"])
+def test_the_shipped_sizes_recipes_keep_the_best(name):
+    for end in ("", "-gpu"):
+        validation = load(CONFIGS / "restoration" / f"{name}{end}.yaml").validation
+        assert validation is not None
+        assert validation.source.paths == (Path("../shared/data/celeba-val-256-000.tar"),)
+        assert validation.sheet == 8
+
+
 def test_each_stage_reads_what_the_one_before_it_writes():
     degradation, warmup, restoration = (
         load(CONFIGS / name / f"mobile{end}.yaml")
