@@ -14,6 +14,7 @@ from panini.metrics.distribution import (
     frechet_distance,
     kernel_distance,
     load_feature_network,
+    spread,
 )
 
 WIDTHS = (2, 2, 3, 3, 4)
@@ -84,6 +85,43 @@ def test_kernel_is_unbiased_and_can_be_made_again():
     assert kernel_distance(a + 1, b).mean > 10 * found.deviation
 
 
+def kernel_of_all(a, b):
+    return kernel_distance(a, b, subsets=1, size=len(a)).mean
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_of_all])
+def test_the_spread_is_that_over_other_faces(distance):
+    generator = np.random.default_rng(2)
+
+    def faces():
+        true = generator.normal(size=(80, 4))
+        return 1.2 * true + generator.normal(size=(80, 4)) + 0.3, true
+
+    drawn = [faces() for _ in range(60)]
+    expected = np.std([distance(*pair) for pair in drawn])
+    found = np.mean([spread(distance, *pair) for pair in drawn[:20]])
+    assert found == pytest.approx(expected, rel=0.35)
+
+
+def test_the_spread_can_be_made_again():
+    a, b = sets((40, 40))
+    assert spread(frechet_distance, a, b, seed=1) == spread(frechet_distance, a, b, seed=1)
+    assert spread(frechet_distance, a, b, seed=1) != spread(frechet_distance, a, b, seed=2)
+    assert spread(frechet_distance, a, a) == pytest.approx(0, abs=1e-9)
+    assert np.isnan(spread(frechet_distance, a[:3], b[:3]))
+    with pytest.raises(ValueError, match=r"the same faces in both sets, got \(40, 16\) and"):
+        spread(frechet_distance, a, b[:30])
+
+
+def test_large_sets_are_halved_less_often():
+    calls = []
+    for count in (10, 1000, 5000):
+        sizes = []
+        spread(lambda a, b, own=sizes: own.append(len(a)) or 0.0, *np.zeros((2, count, 1)))
+        calls.append((len(sizes), set(sizes)))
+    assert calls == [(100, {5}), (20, {500}), (20, {2500})]
+
+
 def test_sets_that_cannot_be_compared_are_refused():
     for distance in (frechet_distance, kernel_distance):
         with pytest.raises(ValueError, match="at least two images"):
@@ -131,6 +169,8 @@ def test_the_official_inception_is_taken_where_it_is(tmp_path):
 def test_a_folder_without_a_network_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"vgg16_caffe\.safetensors: no such file.*fid, kid"):
         load_feature_network(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no folder to look in.*or the official Inception"):
+        load_feature_network(None)
 
 
 def test_a_program_is_not_run(tmp_path):

@@ -25,6 +25,7 @@ from panini.metrics.ms_ssim import ms_ssim
 from panini.metrics.psnr import psnr, psnr_peak1
 from panini.metrics.sharpness import sharpness
 from panini.metrics.ssim import ssim
+from panini.metrics.weights import FILES
 
 VGG_WIDTHS = (2, 2, 2, 2, 2)
 VGG_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -151,6 +152,31 @@ def test_the_kind_of_lpips_is_told(tmp_path, asked, files, name):
 def test_missing_weights_are_named_with_the_metric_and_the_remedy(tmp_path, metric, message):
     with pytest.raises(CheckpointError, match=message):
         load_judge(tmp_path, metrics=[metric])
+
+
+def test_missing_weights_are_named_with_the_folder_and_their_source(tmp_path):
+    with pytest.raises(CheckpointError) as found:
+        load_judge(tmp_path, metrics=["lpips"])
+    text = str(found.value)
+    assert text.startswith(f"{tmp_path / 'vgg16_caffe.safetensors'}: no such file; lpips needs")
+    assert "in safetensors with the metadata preprocess=caffe" in text
+    assert "or torchvision's VGG-16 (vgg16-397923af.pth from download.pytorch.org/models)" in text
+    with pytest.raises(CheckpointError, match=r"identity needs .*dlib's face recognition ResNet"):
+        load_judge(tmp_path, metrics=["identity"])
+    with pytest.raises(CheckpointError, match=r"none/vgg16.*no such file, and no such folder; lp"):
+        load_judge(tmp_path / "none", metrics=["lpips"])
+
+
+def test_without_a_folder_none_is_searched(tmp_path, monkeypatch):
+    write(tmp_path, vgg=True)
+    monkeypatch.chdir(tmp_path)
+    for folder in (None, ""):
+        with pytest.raises(CheckpointError, match=r"^vgg16_caffe\.safetensors: no folder to look"):
+            load_judge(folder, metrics=["lpips"])
+    with pytest.raises(CheckpointError, match=r"give the folder that holds it with --metrics-dir"):
+        load_judge(None, metrics=["identity"])
+    assert all(file.source for file in FILES.values())
+    assert load_judge(None, metrics=["psnr"]).metrics == ("psnr",)
 
 
 def test_missing_heads_are_named(tmp_path):

@@ -7,6 +7,7 @@ other features the same formulas give other numbers, so a result carries the net
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,10 @@ Features = NDArray[np.float64]
 
 VGG_SIDE = 224
 """Side at which VGG-16 sees an image, px: that of its training."""
+_HALVES = (20, 100)
+"""Fewest and most halves of a set, see `spread`."""
+_HALVED = 20_000
+"""Faces in all of them together, about: bounds the time of large sets."""
 
 
 class FeatureNetwork:
@@ -67,17 +72,24 @@ class KernelDistance(NamedTuple):
     """Standard deviation of one subset's estimate, not of the mean."""
 
 
-def load_feature_network(folder: str | Path, device: torch.device | str = "cpu") -> FeatureNetwork:
+def load_feature_network(
+    folder: str | Path | None, device: torch.device | str = "cpu"
+) -> FeatureNetwork:
     """The official Inception where its file is in a folder, else Caffe's VGG-16.
+
+    Args:
+        folder: Of the metrics' networks; None or "" where none was named, which is an error.
+        device: Where the network goes.
 
     Raises:
         CheckpointError: Neither is there, or the file is damaged or another network's.
     """
-    folder = Path(folder)
+    folder = Path(folder) if folder else None
     if path := FILES["inception"].find(folder):
         network = FeatureNetwork("inception", build_inception(read_tensors(path), path))
     else:
-        path = find_weights(folder, "vgg16_caffe", "a distance of sets (fid, kid)")
+        metric = "a distance of sets (fid, kid)"
+        path = find_weights(folder, "vgg16_caffe", metric, instead="inception")
         network = FeatureNetwork("vgg16_caffe", _PooledVgg(load_vgg16(path)))
     return network.to(device)
 
@@ -134,6 +146,44 @@ def kernel_distance(
         for _ in range(subsets)
     ]
     return KernelDistance(float(np.mean(found)), float(np.std(found)))
+
+
+def spread(
+    distance: Callable[[Features, Features], float], own: Features, true: Features, *, seed: int = 0
+) -> float:
+    """How far a distance of sets may be off for other faces of the same kind: its deviation.
+
+    The distance is taken of random halves of the faces, the same faces of both sets, and scaled to
+    all of them (delete-d jackknife, Shao and Wu 1989). Not the bootstrap: a face that is drawn
+    twice tells nothing new, so the Fréchet distance of such a draw is biased upwards, and the
+    middle of the draws may lie beside the distance itself. That of a half is biased as well, all
+    halves alike, and only their deviation is used; of far fewer faces than features it is too large
+    rather than too small. The bias of a small set is not in it.
+
+    Args:
+        distance: Of (N, D) and (N, D).
+        own: Features of the restored faces, (N, D).
+        true: Of their truths in the same order, (N, D).
+        seed: Of the halves.
+
+    Returns:
+        Standard error of the distance; NaN of fewer than 4 faces.
+
+    Raises:
+        ValueError: The sets are not of the same faces.
+    """
+    if own.shape != true.shape:
+        raise ValueError(f"expected the same faces in both sets, got {own.shape} and {true.shape}")
+    count = len(own)
+    half = count // 2
+    if half < 2:
+        return float("nan")
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(int(np.clip(_HALVED // count, *_HALVES))):
+        drawn = generator.choice(count, half, replace=False)
+        found.append(distance(own[drawn], true[drawn]))
+    return float(np.std(found, ddof=1) * np.sqrt(half / (count - half)))
 
 
 class _PooledVgg(nn.Module):

