@@ -102,6 +102,7 @@ def test_what_a_face_takes_from_its_input_is_left_out_together(prior):
         StartConfig(size="mobile-sr16", prior=prior, bands=bands).shape() for bands in (True, False)
     )
     assert (whole.consistency_steps, bare.consistency_steps) == (2, 0)
+    assert (whole.anchor_size, bare.anchor_size) == (512, 0)
 
 
 def test_latent_codes_alone_start_without_image_branches(prior, encoder_weights):

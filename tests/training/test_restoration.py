@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from panini.checkpoints import load_model, load_prior, load_tensors, save_tensors
+from panini.checkpoints import load_model, load_prior, load_tensors, save_model, save_tensors
 from panini.config import load_config
 from panini.data import to_float
 from panini.errors import ConfigError, TrainingError
@@ -96,6 +97,21 @@ def test_of_the_prior_only_what_is_large_may_be_trained(kit, recipe):
     assert {".".join(name.split(".")[1:3]) for name in changed} == {"blocks.3", "heads.128"}
     with pytest.raises(ConfigError, match="train_prior_above: the prior has nothing above 64 px"):
         RestorationStage(recipe(train_prior=0.1, train_prior_above=64))
+
+
+def test_the_anchors_head_is_trained_where_the_recipe_says_so(kit, recipe, tiny_weights, tmp_path):
+    net = load_model(tiny_weights)
+    net.config = replace(net.config, anchor_size=64)
+    save_model(net, tmp_path / "anchored.safetensors", provenance={})
+    stage = RestorationStage(
+        recipe(init=tmp_path / "anchored.safetensors", window=64, train_anchor=0.5)
+    )
+    before = kit.copy_of(stage.net)
+    stage.step(kit.batch(stage), 0, 0)
+    changed = {name for name in kit.changed(stage.net, before) if name.startswith("prior.")}
+    assert changed == {"prior.heads.64.weight", "prior.heads.64.bias"}
+    with pytest.raises(ConfigError, match="train_anchor: this network has no anchor"):
+        RestorationStage(recipe(train_anchor=0.5))
 
 
 def test_the_degradation_encoder_is_trained_where_the_recipe_says_so(kit, recipe, prior):

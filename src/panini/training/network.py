@@ -18,6 +18,7 @@ from panini.data import load_live_prior
 from panini.errors import ConfigError
 from panini.models.fusion import SeparableBranch
 from panini.models.mobile_encoder import MobileEncoder
+from panini.models.mobile_stylegan import MobileStyleGAN
 from panini.models.panini_net import PaniniConfig, PaniniNet, named_config
 from panini.models.prior import GanPrior
 from panini.training.config import RunConfig
@@ -58,8 +59,8 @@ class StartConfig(Config):
     constant_masks: bool = False
     """A learned constant takes v_DR's place, also where the size has a degradation encoder."""
     bands: bool = True
-    """False: without the interpolation by bands and without back-projection, where the size has
-    them; the paper has neither."""
+    """False: without the interpolation by bands, without an anchor and without back-projection,
+    where the size has them; the paper has none of them."""
 
     def shape(self) -> PaniniConfig:
         """The configuration of the network.
@@ -74,6 +75,7 @@ class StartConfig(Config):
             degradation_encoder=None if self.constant_masks else config.degradation_encoder,
             bands=config.bands if self.bands else None,
             consistency_steps=config.consistency_steps if self.bands else 0,
+            anchor_size=config.anchor_size if self.bands else 0,
         )
 
 
@@ -217,6 +219,21 @@ def thaw_prior(net: PaniniNet, above: int) -> list[nn.Parameter]:
     learned = [p for module in modules for p in module.parameters()]
     if not learned:
         raise ConfigError(f"train_prior_above: the prior has nothing above {above} px")
+    for parameter in learned:
+        parameter.requires_grad_(True)
+    return learned
+
+
+def thaw_anchor(net: PaniniNet) -> list[nn.Parameter]:
+    """Let the head learn that draws the anchor, and nothing else of the prior; what learns.
+
+    Raises:
+        ConfigError: The network has no anchor.
+    """
+    if not net.config.anchor_size:
+        raise ConfigError("train_anchor: this network has no anchor")
+    assert isinstance(net.prior, MobileStyleGAN)
+    learned = list(net.prior.heads[str(net.config.anchor_size)].parameters())
     for parameter in learned:
         parameter.requires_grad_(True)
     return learned

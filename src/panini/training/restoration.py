@@ -42,6 +42,7 @@ from panini.training.network import (
     build_network,
     check_lq_size,
     freeze,
+    thaw_anchor,
     thaw_prior,
     trainable,
     update_ema,
@@ -124,6 +125,9 @@ class RestorationRunConfig(RunConfig):
     train_prior_above: int = Field(default=0, ge=0)
     """Only what the prior computes at larger sides than this is trained, px; 0 = all of it. From
     64 on, what is fused stays the face generator's own."""
+    train_anchor: float = Field(default=0.0, ge=0)
+    """Learning rate of the head that draws the anchor, as a factor; 0 = frozen with the prior. What
+    the prior draws by itself does not change by it."""
     train_degradation_encoder: float = Field(default=0.0, ge=0)
     """Learning rate of the degradation encoder, as a factor; 0 = frozen, as in the paper. Its batch
     norms keep their statistics either way."""
@@ -221,6 +225,8 @@ class RestorationStage(Stage):
         if config.train_prior:
             learned = thaw_prior(self.net, config.train_prior_above)
             groups.append((learned, config.train_prior))
+        if config.train_anchor:
+            groups.append((thaw_anchor(self.net), config.train_anchor))
         if config.train_degradation_encoder:
             self.net.degradation_encoder.requires_grad_(True)
             learned = list(self.net.degradation_encoder.parameters())
