@@ -3,16 +3,18 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
 from panini.checkpoints import save_model
-from panini.cli.evaluate import evaluate
+from panini.cli.evaluate import _bar, evaluate
 from panini.models.panini_net import PaniniNet, named_config
 
 METRICS = "psnr,ssim,lpips,identity,grid,theta"
@@ -94,10 +96,44 @@ def test_the_task_is_the_models_own(tmp_path, metrics_dir, photo) -> None:
     assert json.loads((tmp_path / "own" / "report.json").read_text())["task"] == "sr16"
     other = [*options, "--out", tmp_path / "other", "--metrics", METRICS]
     asked = run_command(*other, "--task", "mfr", "--check")
-    assert asked.exit_code == 1, asked.output
-    mixed = run_command(*other, "--model", save(tmp_path / "mfr.safetensors"))
-    assert mixed.exit_code == 2
-    assert "different tasks; choose one with --task" in mixed.stderr
+    assert asked.exit_code == 2
+    assert asked.stderr.startswith(f"error: {small}: is a model for task sr16, and --task is mfr; ")
+    large = save(tmp_path / "mfr.safetensors")
+    for task in ([], ["--task", "sr16"]):
+        mixed = run_command(*other, "--model", large, *task)
+        assert mixed.exit_code == 2
+        assert f"different tasks ({small} for sr16, {large} for mfr); evaluate" in mixed.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_papers_degradations(tmp_path, photo) -> None:
+    net = save(tmp_path / "net.safetensors")
+    options = ["--data", photo, "--model", net, "--metrics", "psnr,psnr_full", "--device", "cpu"]
+    options += ["--out", tmp_path / "out"]
+    done = run_command(*options, "--degradations", "paper")
+    assert done.exit_code == 0, done.output
+    assert "Degraded as the paper prints it" in done.stdout
+    assert "| all (1) | PSNR at full size, dB ↑ |" in done.stdout
+    told = (tmp_path / "out" / "report.md").read_text()
+    assert "1 faces, task mfr, seed 0, degradations paper." in told
+    assert (tmp_path / "out" / "summary.csv").read_text().startswith("system,stratum,metric,mean")
+    again = run_command(*options)
+    assert again.exit_code == 2
+    assert "was made with degradations paper, now it is floor" in again.stderr
+    checked = run_command(*options, "--degradations", "paper", "--check")
+    assert checked.exit_code == 2
+    assert "--check is for --degradations floor, not for paper" in checked.stderr
+
+
+def test_the_bar_shows_at_once_how_many_faces_there_are() -> None:
+    told = StringIO()
+    with _bar(Console(file=told, force_terminal=True, width=80)) as progress:
+        assert told.getvalue() == ""
+        progress(0, 3)
+        assert "0/3" in told.getvalue()
+        progress(2, 3)
+    assert "2/3" in told.getvalue()
+    assert "100" not in told.getvalue()
 
 
 def test_ready_pairs(tmp_path, photo) -> None:
@@ -121,7 +157,8 @@ def test_ready_pairs(tmp_path, photo) -> None:
     [
         (["--metrics", "psnr,beauty"], "metric 'beauty': not known for task mfr; known: psnr"),
         (["--metrics", "psnr", "--check"], "--check needs lpips, identity, grid, theta"),
-        (["--metrics", "lpips"], "no such file"),
+        (["--metrics", "lpips"], "give the folder that holds it with --metrics-dir"),
+        (["--metrics", "lpips", "--metrics-dir", "none"], "none/vgg16_caffe.safetensors: no such"),
     ],
 )
 def test_wishes_that_cannot_be_met(tmp_path, photo, options, message) -> None:

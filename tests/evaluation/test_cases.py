@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from panini.errors import DataError
+from panini.errors import ConfigError, DataError
 from panini.evaluation import Plan, read_faces
 from panini.evaluation.cases import THETA_RATES, Case, Cases
 
@@ -58,6 +58,29 @@ def test_degradations_are_those_of_every_version(plan: MakePlan) -> None:
     # Blur, noise and JPEG of other versions of the libraries differ by far less.
     assert (case.lq.mean(), case.lq.std()) == pytest.approx((129.83, 46.86), abs=0.05)
     assert Cases(plan()).params("face2") == case.params
+
+
+def test_the_papers_degradations_are_drawn_where_they_are_asked_for(plan: MakePlan) -> None:
+    cases = Cases(plan(degradations="paper"))
+    drawn = [cases.params(str(number)) for number in range(200)]
+    assert all(params is not None and 5 <= params.jpeg <= 50 for params in drawn)
+    rates = [params.rate for params in drawn if params is not None]
+    assert 10 <= min(rates) < 20
+    assert 190 < max(rates) <= 200
+    paper, floor = made(plan(degradations="paper"))[1], made(plan())[1]
+    assert paper.params == cases.params("face1") != floor.params
+    worse, better = (np.abs(one.lq.astype(float) - one.gt).mean() for one in (paper, floor))
+    assert worse > better
+    np.testing.assert_array_equal(paper.gt, floor.gt)
+
+
+def test_degradations_are_chosen_only_where_faces_are_degraded(plan: MakePlan, faces) -> None:
+    with pytest.raises(ConfigError, match="degradations: expected floor or paper, got 'mild'"):
+        plan(degradations="mild")
+    with pytest.raises(ConfigError, match=r"paper is for faces of task mfr.*not for task sr16"):
+        plan(degradations="paper", task="sr16")
+    with pytest.raises(ConfigError, match=r"not for the ready inputs .*leave it out"):
+        plan(degradations="paper", lq=faces)
 
 
 def test_only_the_rate_differs_over_the_rates(plan: MakePlan) -> None:

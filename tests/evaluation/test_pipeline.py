@@ -16,6 +16,8 @@ from panini.evaluation import Plan, run
 from panini.evaluation.cases import Cases
 from panini.evaluation.output import FILES
 from panini.images import to_tensor
+from panini.metrics.judge import load_judge
+from panini.metrics.psnr import psnr
 
 MakePlan = Callable[..., Plan]
 
@@ -52,7 +54,7 @@ def test_the_truth_beats_the_input_that_comes_back_unchanged(
     seen: list[tuple[int, int]] = []
     report = run(wish, systems, judge=judge, progress=lambda *n: seen.append(n))
     assert report.systems == ["input", "same", "truth known"]
-    assert seen == [(2, 3), (3, 3)]
+    assert seen == [(0, 3), (2, 3), (3, 3)]
     for before, same, best in zip(*report.rows.values(), strict=True):
         assert same.scores == before.scores
         assert best.scores["psnr"] == 100
@@ -95,6 +97,25 @@ def test_super_resolution_is_scored_at_full_size_and_by_its_input(
     assert report.groups == ["all"]
 
 
+def test_restoration_is_compared_at_full_size_if_that_is_asked_for(
+    plan: MakePlan, judge, drawing, tmp_path, face
+) -> None:
+    (tmp_path / "large").mkdir()
+    Image.fromarray(face(0, 512)).save(tmp_path / "large" / "a.png")
+    wish = plan(data=tmp_path / "large", metrics=("psnr_full",))
+    assert wish.wanted == wish.per_face == ("psnr_full",)
+    assert "psnr_full" not in plan(metrics=None).wanted
+    report = run(wish, [drawing("truth known", oracle(wish))], judge=load_judge(None, metrics=()))
+    (before,), (best,) = report.rows.values()
+    assert set(before.scores) == {"psnr_full"}
+    assert best.scores["psnr_full"] == 100
+    case = next(iter(Cases(wish).jobs({"a"})))()
+    assert before.scores["psnr_full"] == pytest.approx(
+        psnr(to_tensor(case.lq), to_tensor(case.gt)).item()
+    )
+    assert "Full size: 512 px, at which faces are degraded." in (wish.out / "report.md").read_text()
+
+
 def test_an_evaluation_goes_on_where_it_was_stopped(plan: MakePlan, judge, drawing) -> None:
     wish = plan(batch=1)
 
@@ -114,7 +135,7 @@ def test_an_evaluation_goes_on_where_it_was_stopped(plan: MakePlan, judge, drawi
     seen: list[tuple[int, int]] = []
     one = drawing("one", unchanged)
     report = run(wish, [one], judge=judge, progress=lambda *n: seen.append(n))
-    assert (one.seen, seen) == (1, [(3, 3)])
+    assert (one.seen, seen) == (1, [(2, 3), (3, 3)])
     assert [row.key for row in report.rows["one"]] == ["face0", "face1", "face2"]
     assert len(lines(wish.out, "one")) == 3
     # Another system comes later: only it works.
@@ -134,6 +155,15 @@ def test_another_plan_is_refused_unless_it_starts_afresh(plan: MakePlan, judge, 
         run(plan(limit=2), [one], judge=judge)
     with pytest.raises(ConfigError, match="was made with metrics psnr, ssim"):
         run(plan(limit=1, metrics=("psnr",)), [one], judge=judge)
+    with pytest.raises(ConfigError, match="was made with degradations floor, now it is paper"):
+        run(plan(limit=1, degradations="paper"), [one], judge=judge)
+    # Folders that do not tell were made before there was a choice.
+    told = json.loads((wish.out / "plan.json").read_text())
+    del told["plan"]["degradations"]
+    (wish.out / "plan.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="was made with degradations floor, now it is paper"):
+        run(plan(limit=1, degradations="paper"), [one], judge=judge)
+    run(wish, [one], judge=judge)
     other = drawing("one", unchanged)
     other.identity = "other weights"
     with pytest.raises(ConfigError, match=r"holds results of another 'one'.*--overwrite"):
@@ -188,7 +218,7 @@ def test_metrics_are_chosen_and_their_weights_named(
         plan(metrics=("psnrr",))
     with pytest.raises(ConfigError, match="'faithfulness': not known for task mfr"):
         plan(metrics=("faithfulness",))
-    with pytest.raises(CheckpointError, match=r"no such file.*--metrics-dir"):
+    with pytest.raises(CheckpointError, match=r"no folder to look in.*--metrics-dir"):
         run(plan(metrics=("lpips",), out=plan().out / "a"), [one])
     wish = plan(metrics=("lpips_vgg_caffe",), metrics_dir=metrics_dir, out=plan().out / "b")
     report = run(wish, [one])
@@ -210,8 +240,52 @@ def test_sets_are_compared_by_the_network_at_hand(
         "panini.metrics.distribution.FeatureNetwork.__call__", lambda *_: pytest.fail("drawn")
     )
     assert run(wish, [one]).sets == report.sets
+    # Of so few faces no interval is known; KID's subsets tell theirs.
+    kept = report.set_distances["input"]
+    assert {name: one.interval.mean for name, one in kept.items()} == before
+    assert math.isnan(kept["fid_vgg16_caffe"].interval.low)
+    assert kept["fid_vgg16_caffe"].subsets is None
+    assert kept["kid_vgg16_caffe"].subsets is not None
+    told = json.loads((wish.out / "report.json").read_text())["set_distances"]["input"]
+    assert told["kid_vgg16_caffe"]["subsets"] == kept["kid_vgg16_caffe"].subsets
     with pytest.raises(DataError, match="fid needs at least two faces; leave it out"):
         run(plan(metrics=("fid",), limit=1, metrics_dir=metrics_dir), [one])
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "other", "short"])
+def test_damaged_features_are_computed_anew(
+    plan: MakePlan, drawing, metrics_dir: Path, damage: str
+) -> None:
+    wish = plan(metrics=("fid",), metrics_dir=metrics_dir)
+    one = drawing("one", unchanged)
+    report = run(wish, [one])
+    (path,) = wish.out.glob("features/truth*.npz")
+    whole = path.read_bytes()
+    if damage in ("other", "short"):
+        keys = [f"face{number}" for number in range(3)]
+        parts = {"other": {"keys": keys}, "short": {"keys": keys, "features": np.zeros((2, 2))}}
+        np.savez(path, **parts[damage])
+    else:
+        content = {"cut": whole[: len(whole) // 2], "text": b"nothing", "empty": b""}
+        path.write_bytes(content[damage])
+    assert run(wish, [one]).sets == report.sets
+    assert path.read_bytes() == whole
+
+
+def test_intervals_of_sets_of_more_faces(
+    plan: MakePlan, drawing, metrics_dir: Path, tmp_path, face
+) -> None:
+    (tmp_path / "more").mkdir()
+    for number in range(6):
+        Image.fromarray(face(number)).save(tmp_path / "more" / f"{number}.png")
+    wish = plan(data=tmp_path / "more", metrics=("fid", "kid"), metrics_dir=metrics_dir)
+    report = run(wish, [drawing("truth known", oracle(wish))])
+    for found in report.set_distances["input"].values():
+        assert found.interval.low < found.interval.mean < found.interval.high
+        assert found.interval.count == 6
+    best = report.set_distances["truth known"]["fid_vgg16_caffe"].interval
+    assert 0 <= best.low <= best.mean < report.sets["input"]["fid_vgg16_caffe"]
+    assert "1.96 deviations over random halves" in (wish.out / "report.md").read_text()
 
 
 def test_hostile_names_stay_in_the_folder(plan: MakePlan, judge, drawing, tmp_path, face) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from panini.degradations import DegradationParams
 from panini.evaluation import FaceRow, Plan, Report, ThetaResult, verdicts
 from panini.evaluation.cases import THETA_RATES
-from panini.evaluation.tables import markdown, summarise, to_csv, to_dict
+from panini.evaluation.report import SetDistance
+from panini.evaluation.tables import markdown, summarise, summary_csv, to_csv, to_dict
+from panini.metrics.bootstrap import Interval, mean_interval
 
 MFR = ("psnr", "ssim", "lpips", "identity", "grid", "theta")
 SR16 = ("psnr", "lpips", "identity", "psnr_full", "faithfulness")
@@ -130,6 +133,43 @@ def test_theta_over_the_rates() -> None:
     assert test.rising == 0.5
     assert test.means == pytest.approx([0.1, 0.2, 0.25, 0.4])
     assert test.deviations == pytest.approx([0, 0, 0.05, 0])
+    assert test.intervals[2] == mean_interval([0.3, 0.2])
+    assert test.intervals[2].low < 0.25 < test.intervals[2].high
+    nothing = ThetaResult(rates=THETA_RATES, thetas={"a": [math.nan] * 4})
+    assert [interval.count for interval in nothing.intervals] == [0] * 4
+
+
+def test_theta_is_a_total_where_a_system_tells_it() -> None:
+    faces = [row("a", 80, theta=0.3), row("b", 20, theta=0.5)]
+    found = report(ours=faces, peer=[row("a", 80, theta=math.nan), row("b", 20, theta=math.nan)])
+    assert found.metrics == MFR[:-1]
+    assert found.totals == MFR
+    assert found.mean("ours", "theta") == mean_interval([0.3, 0.5])
+    assert found.mean("input", "theta").count == 0
+    text = markdown(found, summarise(found))
+    assert "| all (2) | θ | – | 0.4000 [0.3000, 0.5000] | – |" in text
+    assert "| severe (1) | θ | – | 0.5000 [0.5000, 0.5000] | – |" in text
+    assert text.count("| θ |") == 3
+    silent = report("sr16", ours=[row(task="sr16", theta=math.nan)])
+    assert silent.totals == silent.metrics
+    assert "θ" not in markdown(silent, summarise(silent))
+
+
+def test_other_degradations_have_no_floor() -> None:
+    whole = report(ours=[row()])
+    plan = replace(whole.plan, degradations="paper")
+    found = replace(whole, plan=plan)
+    assert verdicts(whole, "ours")
+    assert verdicts(found, "ours") == []
+    text = markdown(found, summarise(found))
+    assert "Degraded as the paper prints it: rate 10 to 200" in text
+    assert "floor" not in text
+    assert to_dict(found, [], {})["degradations"] == "paper"
+    assert "Degraded as shipped weights are judged" in markdown(whole, summarise(whole))
+    for plan in (replace(whole.plan, lq=Path("lq")), replace(whole.plan, task="sr16", metrics=())):
+        pairs = replace(whole, plan=plan)
+        assert to_dict(pairs, [], {})["degradations"] is None
+        assert "Degraded" not in markdown(pairs, summarise(pairs))
 
 
 def test_markdown_tells_everything_side_by_side() -> None:
@@ -137,15 +177,19 @@ def test_markdown_tells_everything_side_by_side() -> None:
     faces = [row("a", 80), row("b", 20)]
     better = [row("a", 80, psnr=21.0, lpips=0.2, identity=0.2), row("b", 20, lpips=0.2)]
     found = report(sets=sets, ours=better, peer=faces)
+    sure = SetDistance(interval=Interval(12.345, 10.0, 14.7, 9))
+    found = replace(found, set_distances={"peer": {"fid_vgg16_caffe": sure}})
     text = markdown(found, summarise(found))
     assert "| faces | metric | input | ours | peer |" in text
     assert "| all (2) | PSNR, dB ↑ | 20.00 [20.00, 20.00] | 20.50 [20.00, 21.00] |" in text
     assert "| severe (1) | LPIPS (Caffe's VGG-16) | -50.0 % [-50.0, -50.0] | +0.0 %" in text
     assert "| faces | metric | ours against input | peer against input |" in text
     assert "| +0.50 dB [+0.00, +1.00] | +0.00 dB [+0.00, +0.00] |" in text
-    assert "Sharpness of the truth: 0.1000. Mild: low side of the resize at least 50 px" in text
+    assert "Sharpness of the truth: 0.1000 [0.1000, 0.1000]. Degraded as shipped" in text
+    assert "Mild: low side of the resize at least 50 px" in text
     assert "| ours | 12.35 |" in text
-    assert "| ours | 0.100 ± 0.000 | 0.200 ± 0.000 |" in text
+    assert "| peer | 12.35 [10, 14.7] |" in text
+    assert "| ours | 0.100 [0.100, 0.100] ± 0.000 | 0.200 [0.200, 0.200] ± 0.000 |" in text
     assert "| ours | lpips_vgg_caffe at least 25 % below the input's | -50.0 % | met |" in text
     assert (
         "| peer | lpips_vgg_caffe at least 25 % below the input's | +0.0 % | **missed** |" in text
@@ -165,6 +209,28 @@ def test_json_holds_everything_and_no_nan() -> None:
     assert lines[0]["change"] is None
     assert lines[1]["mean"] == {"mean": 20.0, "low": 20.0, "high": 20.0, "count": 1}
     assert len(data["verdicts"]["ours"]) == 5
+    assert data["gt_sharpness"] == {"mean": 0.1, "low": 0.1, "high": 0.1, "count": 1}
+    assert data["degradations"] == "floor"
+    assert [one["mean"] for one in data["theta"]["ours"]["intervals"]] == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_totals_are_a_csv_as_well() -> None:
+    found = report(ours=[row("a", 80, lpips=0.2, theta=0.3), row("b", 20, lpips=math.nan)])
+    interval = Interval(2.5, 2.0, 3.0, 2)
+    sets = {"ours": {"kid_vgg16_caffe": SetDistance(interval=interval, subsets=0.1)}}
+    found = replace(found, set_distances=sets)
+    rows = list(csv.DictReader(StringIO(summary_csv(found, summarise(found)))))
+    assert list(rows[0]) == ["system", "stratum", "metric", "mean", "low", "high", "n"]
+    lines = {(one["system"], one["stratum"], one["metric"]): one for one in rows}
+    assert len(lines) == len(rows)
+    best = lines["ours", "all", "lpips_vgg_caffe"]
+    assert (best["mean"], best["low"], best["high"], best["n"]) == ("0.2", "0.2", "0.2", "1")
+    assert lines["ours", "severe", "lpips_vgg_caffe"]["mean"] == ""
+    assert lines["ours", "severe", "lpips_vgg_caffe"]["n"] == "0"
+    assert lines["ours", "mild", "theta"]["mean"] == "0.3"
+    assert ("input", "all", "theta") not in lines
+    assert lines["ours", "all", "theta_64"]["mean"] == "0.3"
+    assert (lines["ours", "all", "kid_vgg16_caffe"]["low"]) == "2.0"
 
 
 def test_csv_has_a_line_for_every_face_and_system() -> None:

@@ -15,7 +15,10 @@ import typer
 from panini.errors import ConfigError, PaniniError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from panini.evaluation import System
+    from panini.evaluation.plan import Degradations
     from panini.models.panini_net import Task
 
 
@@ -24,6 +27,13 @@ class TaskName(StrEnum):
 
     MFR = "mfr"
     SR16 = "sr16"
+
+
+class DegradationsName(StrEnum):
+    """What faces are degraded by."""
+
+    FLOOR = "floor"
+    PAPER = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,7 @@ class _Wish:
     task: TaskName | None
     limit: int | None
     seed: int
+    degradations: DegradationsName
     batch: int
     device: str
     overwrite: bool
@@ -56,8 +67,9 @@ def evaluate(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for report.json, faces.csv, report.md, sheet.png, report.html and the "
-            "restored faces. The same command again goes on where it was stopped."
+            help="Folder for report.json, faces.csv, summary.csv, report.md, sheet.png, "
+            "report.html and the restored faces. The same command again goes on where it was "
+            "stopped."
         ),
     ],
     model: Annotated[
@@ -85,7 +97,10 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Names with commas, such as psnr,lpips,identity,theta. Default: all."),
+        typer.Option(
+            help="Names with commas, such as psnr,lpips,identity,theta. Default: all; for mfr, "
+            "psnr_full only if it is named."
+        ),
     ] = None,
     metrics_dir: Annotated[
         Path | None,
@@ -97,6 +112,13 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the degradations; sr16 has nothing random.")
     ] = 0,
+    degradations: Annotated[
+        DegradationsName,
+        typer.Option(
+            help="What faces of mfr are degraded by. floor: what shipped weights are judged on. "
+            "paper: the paper's ranges, far stronger; they are judged by no floor."
+        ),
+    ] = DegradationsName.FLOOR,
     batch: Annotated[int, typer.Option(min=1, help="Faces at a time.")] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[
@@ -124,6 +146,7 @@ def evaluate(
         task=task,
         limit=limit,
         seed=seed,
+        degradations=degradations,
         batch=batch,
         device=device,
         overwrite=overwrite,
@@ -154,6 +177,7 @@ def _evaluate(wish: _Wish) -> bool:
         task=task,
         lq=wish.lq,
         seed=wish.seed,
+        degradations=_degradations(wish),
         limit=wish.limit,
         batch=wish.batch,
         out=wish.out,
@@ -163,7 +187,7 @@ def _evaluate(wish: _Wish) -> bool:
         overwrite=wish.overwrite,
     )
     if wish.check:
-        _check_decidable(plan.wanted, task)
+        _check_decidable(plan.wanted, task, plan.degradations)
     systems = {one.source: one.systems(task) for one in contenders}
     about = {"device": place, "models": {one.source: one.about for one in contenders}}
     with _bar() as progress:
@@ -259,19 +283,39 @@ def _short_names(models: Sequence[str]) -> list[str]:
 
 
 def _task(wish: _Wish, contenders: Sequence[_Contender]) -> Task:
-    """The task that was asked for, or what the models are for."""
-    if wish.task is not None:
-        return "mfr" if wish.task is TaskName.MFR else "sr16"
-    tasks: set[Task] = {one.task for one in contenders if one.task is not None}
+    """The task that was asked for, or what the models are for.
+
+    Raises:
+        ConfigError: A model is for another task: it would be judged by what it was not made for.
+    """
+    tasks: dict[Task, str] = {one.task: one.source for one in contenders if one.task is not None}
     if len(tasks) > 1:
-        raise ConfigError("the models are for different tasks; choose one with --task")
-    return tasks.pop() if tasks else "mfr"
+        told = ", ".join(f"{source} for {task}" for task, source in tasks.items())
+        raise ConfigError(f"the models are for different tasks ({told}); evaluate them apart")
+    if wish.task is None:
+        return next(iter(tasks)) if tasks else "mfr"
+    asked: Task = "mfr" if wish.task is TaskName.MFR else "sr16"
+    for task, source in tasks.items():
+        if task != asked:
+            raise ConfigError(
+                f"{source}: is a model for task {task}, and --task is {asked}; leave --task out, "
+                f"or name a model for {asked}"
+            )
+    return asked
 
 
-def _check_decidable(wanted: Sequence[str], task: Task) -> None:
+def _degradations(wish: _Wish) -> Degradations:
+    return "floor" if wish.degradations is DegradationsName.FLOOR else "paper"
+
+
+def _check_decidable(wanted: Sequence[str], task: Task, degradations: Degradations) -> None:
     """Refuse a check that could not be missed because nothing was measured."""
     from panini.evaluation.floor import NEEDED
 
+    if degradations != "floor":
+        raise ConfigError(
+            f"--check is for --degradations floor, not for {degradations}; leave one of them out"
+        )
     missing = [name for name in NEEDED[task] if name not in wanted]
     if missing:
         raise ConfigError(
@@ -280,17 +324,18 @@ def _check_decidable(wanted: Sequence[str], task: Task) -> None:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
+def _bar(console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Shows how many faces are done, on the standard error or on another console."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("faces", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("faces")
+    bar = Progress(*columns, console=console or Console(stderr=True), transient=True)
+    task = bar.add_task("faces", total=None)
 
     def progress(done: int, total: int) -> None:
-        bar.start()  # only now: an error before the first face stands alone
         bar.update(task, completed=done, total=total)
+        bar.start()  # only now: an error before the first face stands alone
 
     try:
         yield progress

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from panini.data import resize
-from panini.degradations import DegradationParams, bilinear_antialias, degrade, sample_floor
+from panini.degradations import SAMPLERS, DegradationParams, bilinear_antialias, degrade
 from panini.errors import DataError
 from panini.evaluation.faces import Face, iter_faces
 from panini.evaluation.plan import THETA, Plan
@@ -88,7 +88,7 @@ class Cases:
         """What is done to a face, told without making it."""
         if self.plan.task == "sr16" or self._lq is not None:
             return None
-        return sample_floor(_generator(key, self.plan.seed, stream=0))
+        return SAMPLERS[self.plan.degradations](_generator(key, self.plan.seed, stream=0))
 
     def jobs(self, keys: Collection[str], *, rates: bool = True) -> Iterator[Callable[[], Case]]:
         """What makes the cases of some faces, in the order of the data; for any thread.

@@ -30,7 +30,12 @@ class Verdict:
 
 
 def verdicts(report: Report, system: str) -> list[Verdict]:
-    """The demands that were measured; eyes, teeth and hair are for a person to see."""
+    """The demands that were measured; eyes, teeth and hair are for a person to see.
+
+    There are none for other degradations than those that the floor is about.
+    """
+    if report.plan.degradations != "floor":
+        return []
     demands = _MFR if report.plan.task == "mfr" else _SR16
     return [
         verdict

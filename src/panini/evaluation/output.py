@@ -13,10 +13,10 @@ from panini.evaluation.page import page
 from panini.evaluation.report import Report
 from panini.evaluation.results import Results
 from panini.evaluation.sheet import contact_sheet, shown
-from panini.evaluation.tables import markdown, summarise, to_csv, to_dict
+from panini.evaluation.tables import drawn, markdown, summarise, summary_csv, to_csv, to_dict
 from panini.images import write_whole
 
-FILES = ("report.json", "faces.csv", "report.md", "sheet.png", "report.html")
+FILES = ("report.json", "faces.csv", "summary.csv", "report.md", "sheet.png", "report.html")
 """What `write_report` writes."""
 
 
@@ -37,13 +37,15 @@ def write_report(
     lines = summarise(report)
     faces = shown(report, cases, results)
     head = f"{', '.join(report.systems[1:])} on {report.plan.data.name}"
-    told = f"{len(cases.keys)} faces, task {report.plan.task}, seed {report.plan.seed}."
+    told = f"{len(cases.keys)} faces, task {report.plan.task}, seed {report.plan.seed}"
+    told += "." if (degraded := drawn(report)) is None else f", degradations {degraded}."
     sheet = BytesIO()
     contact_sheet(report, faces).save(sheet, "PNG")
     data = to_dict(report, lines, about)
     contents = (
         json.dumps(data, indent=1, allow_nan=False).encode(),
         to_csv(report).encode(),
+        summary_csv(report, lines).encode(),
         f"# {head}\n\n{told}\n\n{markdown(report, lines)}".encode(),
         sheet.getvalue(),
         page(report, lines, faces, heading=head, told=told).encode(),

@@ -134,7 +134,7 @@ def _verdicts(report: Report) -> str:
 
 def _bars(report: Report, lines: Sequence[Line]) -> str:
     plots = []
-    for metric in report.metrics:
+    for metric in report.totals:
         own = [line for line in lines if line.group == "all" and line.metric == metric]
         plots.append(
             bars(title(report.describe(metric)), [(line.system, line.mean) for line in own])

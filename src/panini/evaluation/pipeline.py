@@ -20,7 +20,7 @@ from panini.errors import ConfigError
 from panini.evaluation.cases import READERS, THETA_RATES, Case, Cases, ahead
 from panini.evaluation.output import write_report
 from panini.evaluation.plan import Plan
-from panini.evaluation.report import Report, ThetaResult
+from panini.evaluation.report import Report, SetDistance, ThetaResult
 from panini.evaluation.results import FaceRow, Results
 from panini.evaluation.scoring import Scorer, thetas
 from panini.evaluation.sets import feature_network, set_distances
@@ -50,7 +50,7 @@ def run(
         systems: What is compared; the input itself is put before them.
         about: What the report tells of the systems beside its numbers, as JSON values.
         judge: The metrics, on `plan.device`; None loads them from `plan.metrics_dir`.
-        progress: Told of every batch.
+        progress: Told at once what is done already, then of every batch.
 
     Returns:
         What `plan.out` holds now as `output.FILES`.
@@ -62,7 +62,7 @@ def run(
     """
     systems = _with_input(plan, systems)
     cases = Cases(plan)
-    judge = judge or load_judge(plan.metrics_dir or "", plan.device, plan.judged)
+    judge = judge or load_judge(plan.metrics_dir, plan.device, plan.judged)
     features = feature_network(plan, cases)
     results = Results(plan, systems, cases, judge.names)
     work = _Run(plan, systems, judge, results)
@@ -70,7 +70,7 @@ def run(
     rows = {
         system.name: [results.rows[system.name][key] for key in cases.keys] for system in systems
     }
-    sets: dict[str, dict[str, float]] = {}
+    sets: dict[str, dict[str, SetDistance]] = {}
     if features is not None:
         with work.timed("sets"):
             sets = set_distances(features, plan, cases, results)
@@ -78,7 +78,11 @@ def run(
         plan=plan,
         systems=[system.name for system in systems],
         rows=rows,
-        sets=sets,
+        sets={
+            name: {of: found.interval.mean for of, found in own.items()}
+            for name, own in sets.items()
+        },
+        set_distances=sets,
         theta=_theta_results(rows),
         names=judge.names,
         seconds=dict(work.seconds),
@@ -135,6 +139,8 @@ class _Run:
         """Do all that is not done yet."""
         todo = {key for key in cases.keys if self._lacking(key)}
         done, total = len(cases.keys) - len(todo), len(cases.keys)
+        if progress is not None:
+            progress(done, total)
         with (
             ThreadPoolExecutor(READERS, "panini-read") as readers,
             ThreadPoolExecutor(_WRITERS, "panini-write") as writers,

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from panini.errors import ConfigError
 from panini.metrics.judge import LPIPS_KINDS, METRICS
 from panini.models.panini_net import Task
 
-SR16_ONLY = ("psnr_full", "faithfulness")
+FULL_SIZE = "psnr_full"
+"""PSNR at the truth's own size; of mfr it is measured only if it is asked for by name."""
+SR16_ONLY = (FULL_SIZE, "faithfulness")
 SETS = ("fid", "kid")
 """Metrics of a whole set: another network looks at every face, and they mean little for few."""
 THETA = "theta"
 """The test of θ over rising rates; only of mfr."""
 GRID = "grid"
 """Strength of an 8 px lattice in a face at its full size; only of mfr."""
+
+Degradations = Literal["floor", "paper"]
+"""Ranges that a face's degradation is drawn from, see `degradations.SAMPLERS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +38,16 @@ class Plan:
     """Ready inputs, paired with the truth by file stem; None makes them from the truth."""
     seed: int = 0
     """Of the degradations; sr16 has nothing random."""
+    degradations: Degradations = "floor"
+    """What mfr's faces are degraded by: "floor" is what shipped weights are judged on, "paper" what
+    the paper prints, which is far stronger. Only "floor" for sr16 and ready inputs."""
     limit: int | None = None
     """Only the first so many faces; None takes all."""
     batch: int = 2
     """Faces at a time."""
     metrics: tuple[str, ...] | None = None
-    """Some of `known_metrics`, or of `LPIPS_KINDS` for one network of LPIPS; None takes all."""
+    """Some of `known_metrics`, or of `LPIPS_KINDS` for one network of LPIPS; None takes all. Of mfr
+    `FULL_SIZE` may be named as well."""
     metrics_dir: Path | None = None
     """Folder of the metrics' frozen networks; None is for metrics that need none."""
     device: str = "cpu"
@@ -51,20 +60,36 @@ class Plan:
             raise ConfigError(f"task: expected mfr or sr16, got {self.task!r}")
         if self.batch < 1 or (self.limit is not None and self.limit < 1):
             raise ConfigError(f"expected a batch and a limit of at least 1, got {self}")
-        known = known_metrics(self.task)
+        self._check_degradations()
+        known = (*self._askable, *LPIPS_KINDS)
         for name in self.metrics or ():
-            if name not in (*known, *LPIPS_KINDS):
-                told = ", ".join((*known, *LPIPS_KINDS))
+            if name not in known:
+                told = ", ".join(known)
                 raise ConfigError(f"metric {name!r}: not known for task {self.task}; known: {told}")
+
+    def _check_degradations(self) -> None:
+        if self.degradations not in get_args(Degradations):
+            raise ConfigError(f"degradations: expected floor or paper, got {self.degradations!r}")
+        if self.degradations != "floor" and (self.task != "mfr" or self.lq is not None):
+            where = "task sr16" if self.task != "mfr" else f"the ready inputs {self.lq}"
+            raise ConfigError(
+                f"degradations: {self.degradations} is for faces of task mfr that are degraded "
+                f"here, not for {where}; leave it out"
+            )
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """Every metric that is computed, in the order of the tables."""
-        known = known_metrics(self.task)
         if self.metrics is None:
-            return known
+            return known_metrics(self.task)
         asked = {"lpips" if name in LPIPS_KINDS else name for name in self.metrics}
-        return tuple(name for name in known if name in asked)
+        return tuple(name for name in self._askable if name in asked)
+
+    @property
+    def _askable(self) -> tuple[str, ...]:
+        """Every metric that may be named, in the order of the tables."""
+        known = known_metrics(self.task)
+        return known if FULL_SIZE in known else (*METRICS, FULL_SIZE, *known[len(METRICS) :])
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -82,6 +107,6 @@ class Plan:
 
 
 def known_metrics(task: Task) -> tuple[str, ...]:
-    """Every metric that a task can be measured by, in the order of the tables."""
+    """Every metric that a task is measured by if none is named, in the order of the tables."""
     own = SR16_ONLY if task == "sr16" else (GRID, THETA)
     return (*METRICS, *own, *SETS)

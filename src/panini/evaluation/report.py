@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from panini.evaluation.plan import Plan
+from panini.evaluation.plan import THETA, Plan
 from panini.evaluation.results import FaceRow
 from panini.metrics import DESCRIPTIONS, Description
 from panini.metrics.bootstrap import Interval, mean_interval, paired_interval, ratio_interval
@@ -43,6 +43,12 @@ class ThetaResult:
         return np.std(list(self.thetas.values()), axis=0).tolist()
 
     @property
+    def intervals(self) -> list[Interval]:
+        """Mean θ a rate with its 95 % interval."""
+        columns = zip(*self.thetas.values(), strict=True)
+        return [mean_interval(column) for column in columns]
+
+    @property
     def rising(self) -> float:
         """Share of the faces whose θ rises at every step."""
         return rising(list(self.thetas.values()))
@@ -51,6 +57,16 @@ class ThetaResult:
 def rising(over_rates: ArrayLike) -> float:
     """Share of the faces whose θ, (faces, rates), rises at every step."""
     return float(np.mean(np.all(np.diff(over_rates, axis=1) > 0, axis=1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetDistance:
+    """How far a system's faces, as a set, are from the truths, and how sure that is."""
+
+    interval: Interval
+    """The distance, and 1.96 deviations to each side: see `metrics.distribution.spread`."""
+    subsets: float | None = None
+    """Of kernel distances: deviation of one subset's estimate, see `KernelDistance`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +81,8 @@ class Report:
     """System → its faces, in the order of the data."""
     sets: dict[str, dict[str, float]] = field(default_factory=dict)
     """System → distances of its faces, as a set, from the truth; named with their network."""
+    set_distances: dict[str, dict[str, SetDistance]] = field(default_factory=dict)
+    """The same with their intervals."""
     theta: dict[str, ThetaResult] = field(default_factory=dict)
     """System → θ over the rates; only those that tell θ."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +94,17 @@ class Report:
     def metrics(self) -> tuple[str, ...]:
         """What each face has, in the order of the tables."""
         return self.plan.per_face
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """What has a mean: `metrics`, and θ where a system tells it."""
+        told = any(np.isfinite(row.theta) for rows in self.rows.values() for row in rows)
+        return (*self.metrics, THETA) if told else self.metrics
+
+    @property
+    def gt_sharpness(self) -> Interval:
+        """Mean sharpness of the truths."""
+        return mean_interval([row.gt_sharpness for row in self.rows[self.input]])
 
     @property
     def input(self) -> str:
@@ -93,8 +122,9 @@ class Report:
         return DESCRIPTIONS[self.names.get(metric, metric)]
 
     def values(self, system: str, metric: str, group: str = "all") -> list[float]:
-        """A metric of every face of a group, in the order of the data."""
-        return [row.scores[metric] for row in self.rows[system] if GROUPS[group](row)]
+        """One of `totals` of every face of a group, in the order of the data."""
+        rows = [row for row in self.rows[system] if GROUPS[group](row)]
+        return [row.theta if metric == THETA else row.scores[metric] for row in rows]
 
     def mean(self, system: str, metric: str, group: str = "all") -> Interval:
         """Mean over a group's faces."""

@@ -84,6 +84,7 @@ class Results:
             "task": plan.task,
             "lq": None if plan.lq is None else plan.lq.name,
             "seed": plan.seed,
+            "degradations": plan.degradations,
             "limit": plan.limit,
             "metrics": list(plan.wanted),
             "networks": dict(networks),
@@ -180,7 +181,9 @@ def _read_plan(path: Path) -> dict[str, Any]:
         return {"plan": {}, "systems": {}}
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        return {"plan": dict(known["plan"]), "systems": dict(known["systems"])}
+        # Folders that do not tell were made before there was a choice.
+        asked = {"degradations": "floor"} | dict(known["plan"])
+        return {"plan": asked, "systems": dict(known["systems"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); add --overwrite") from error
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from panini.degradations import bilinear_antialias
 from panini.evaluation.cases import Case
-from panini.evaluation.plan import GRID, SR16_ONLY, Plan
+from panini.evaluation.plan import FULL_SIZE, GRID, SR16_ONLY, Plan
 from panini.evaluation.sizes import COMPARED_SIZE, resize
 from panini.evaluation.systems import Drawn
 from panini.images import RgbImage, to_tensor, to_uint8
@@ -59,7 +59,7 @@ class Scorer:
                     scores[GRID] = value
             if any(name in self.plan.wanted for name in SR16_ONLY):
                 for scores, case, truth, face in zip(own, cases, truths, image, strict=True):
-                    scores |= self._of_sr16(case, truth, face[None])
+                    scores |= self._at_full_size(case, truth, face[None])
         return rows, sharpness(gt).tolist()
 
     def _judged(self, gt: Tensor, images: Sequence[Tensor]) -> list[list[dict[str, float]]]:
@@ -70,14 +70,15 @@ class Scorer:
             for scores in self.judge(gt, *images)
         ]
 
-    def _of_sr16(self, case: Case, truth: Tensor, image: Tensor) -> dict[str, float]:
-        (face,) = to_uint8(image)
-        again = to_tensor(bilinear_antialias(face, case.lq.shape[0]))
-        found = {
-            "psnr_full": _decibels(resize(image, truth.shape[-1]), truth),
-            "faithfulness": _decibels(again, to_tensor(case.lq)),
-        }
-        return {name: value for name, value in found.items() if name in self.plan.wanted}
+    def _at_full_size(self, case: Case, truth: Tensor, image: Tensor) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if FULL_SIZE in self.plan.wanted:
+            found[FULL_SIZE] = _decibels(resize(image, truth.shape[-1]), truth)
+        if "faithfulness" in self.plan.wanted:
+            (face,) = to_uint8(image)
+            again = to_tensor(bilinear_antialias(face, case.lq.shape[0]))
+            found["faithfulness"] = _decibels(again, to_tensor(case.lq))
+        return found
 
 
 def thetas(drawn: Drawn, count: int) -> list[float]:

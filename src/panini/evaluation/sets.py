@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,15 +17,22 @@ import numpy as np
 from panini.errors import DataError
 from panini.evaluation.cases import READERS, Cases, ahead
 from panini.evaluation.plan import SETS, Plan
+from panini.evaluation.report import SetDistance
 from panini.evaluation.results import Results
 from panini.images import RgbImage, read_rgb, to_tensor, write_whole
+from panini.metrics.bootstrap import Interval
 from panini.metrics.distribution import (
     FeatureNetwork,
     Features,
     frechet_distance,
     kernel_distance,
     load_feature_network,
+    spread,
 )
+
+logger = logging.getLogger(__name__)
+
+_NORMAL_95 = 1.96  # Deviations to each side that hold 95 % of a normal distribution.
 
 
 def feature_network(plan: Plan, cases: Cases) -> FeatureNetwork | None:
@@ -38,12 +49,12 @@ def feature_network(plan: Plan, cases: Cases) -> FeatureNetwork | None:
         return None
     if len(cases.keys) < 2:
         raise DataError(f"{plan.data}: {wanted[0]} needs at least two faces; leave it out")
-    return load_feature_network(plan.metrics_dir or "", plan.device)
+    return load_feature_network(plan.metrics_dir, plan.device)
 
 
 def set_distances(
     network: FeatureNetwork, plan: Plan, cases: Cases, results: Results
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, SetDistance]]:
     """FID and KID of every system, as far as the plan wants them, named with their network.
 
     Features are kept in files of `plan.out`, so that a second call computes none.
@@ -55,7 +66,7 @@ def set_distances(
         results: All of them restored.
 
     Returns:
-        System → ``fid_NAME`` and ``kid_NAME``.
+        System → ``fid_NAME`` and ``kid_NAME``
     """
 
     def features(of: str, images: Iterable[Callable[[], RgbImage]]) -> Features:
@@ -77,21 +88,45 @@ def set_distances(
     return found
 
 
-def _distances(plan: Plan, name: str, own: Features, true: Features) -> dict[str, float]:
-    values: dict[str, float] = {}
+def _distances(plan: Plan, name: str, own: Features, true: Features) -> dict[str, SetDistance]:
+    found: dict[str, SetDistance] = {}
     if "fid" in plan.wanted:
-        values[f"fid_{name}"] = frechet_distance(own, true)
+        deviation = spread(frechet_distance, own, true, seed=plan.seed)
+        interval = _interval(frechet_distance(own, true), deviation, len(own), least=0.0)
+        found[f"fid_{name}"] = SetDistance(interval=interval)
     if "kid" in plan.wanted:
-        values[f"kid_{name}"] = kernel_distance(own, true, seed=plan.seed).mean
-    return values
+        mean, subsets = kernel_distance(own, true, seed=plan.seed)
+        deviation = spread(_kernel_of_all, own, true, seed=plan.seed)
+        interval = _interval(mean, deviation, len(own), least=-math.inf)
+        found[f"kid_{name}"] = SetDistance(interval=interval, subsets=subsets)
+    return found
+
+
+def _kernel_of_all(own: Features, true: Features) -> float:
+    """The kernel distance's estimate from all faces at once: unbiased as well, and quick."""
+    return kernel_distance(own, true, subsets=1, size=len(own)).mean
+
+
+def _interval(value: float, deviation: float, count: int, *, least: float) -> Interval:
+    reach = _NORMAL_95 * deviation
+    return Interval(value, max(value - reach, least), value + reach, count)
 
 
 def _read(path: Path, keys: Sequence[str]) -> Features | None:
-    """Features (N, D) in the order of `keys`; None where the file has others or is not there."""
+    """Features (N, D) in the order of `keys`.
+
+    None where the file has others, is damaged or is not there: they are computed anew.
+    """
     if not path.exists():
         return None
-    with np.load(path) as kept:
-        return kept["features"] if kept["keys"].tolist() == list(keys) else None
+    try:
+        # Not by its name: of a damaged file NumPy leaves the handle open.
+        with np.load(BytesIO(path.read_bytes())) as kept:
+            known, features = kept["keys"].tolist(), kept["features"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        logger.warning("%s: is damaged (%s); computed anew", path, error)
+        return None
+    return features if known == list(keys) and len(features) == len(known) else None
 
 
 def _write(path: Path, keys: Sequence[str], features: Features) -> None:

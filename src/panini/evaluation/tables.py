@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from typing import Any
 
-import numpy as np
-
 from panini.evaluation.cases import THETA_RATES
 from panini.evaluation.floor import verdicts
+from panini.evaluation.plan import FULL_SIZE, THETA, Degradations
 from panini.evaluation.report import MILD_FROM, Report
 from panini.evaluation.results import finite
-from panini.evaluation.sizes import COMPARED_SIZE
+from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE
 from panini.metrics import DESCRIPTIONS, Description
 from panini.metrics.bootstrap import Interval
 
@@ -23,6 +22,13 @@ ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 NOTHING, MISSED = "–", "missed"
 VERDICT_HEAD = ["system", "floor", "measured", ""]
 _PARAMS = ("sigma", "rate", "noise", "jpeg")
+_DRAWN: Mapping[Degradations, str] = {
+    "floor": "Degraded as shipped weights are judged: a low side of 16 to 100 px of 512, blur σ "
+    "0.5 to 4.5 px, noise 0 to 15 levels, JPEG quality 50 to 95.",
+    "paper": "Degraded as the paper prints it: rate 10 to 200, which is a low side of 51 to 3 px "
+    "of 512, noise 0 to 25 levels, JPEG quality 5 to 50; blur σ 0.2 to 10 px as GFP-GAN has it.",
+}
+"""What a report says of the degradations that were drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ class Line:
     system: str
     mean: Interval
     change: Interval | None
-    """Difference from the input; None of the input itself."""
+    """Difference from the input; None of the input itself, and of θ, which it has not."""
     ratio: Interval | None
     """Mean over the input's."""
 
@@ -43,18 +49,18 @@ def summarise(report: Report) -> list[Line]:
     """Every mean with its interval, and how it differs from the input."""
     lines = []
     for group in report.groups:
-        for metric in report.metrics:
+        for metric in report.totals:
             for system in report.systems:
                 own = (system, metric, group)
-                first = system == report.input
+                alone = system == report.input or metric == THETA
                 lines.append(
                     Line(
                         group=group,
                         metric=metric,
                         system=system,
                         mean=report.mean(*own),
-                        change=None if first else report.change(*own),
-                        ratio=None if first else report.ratio(*own),
+                        change=None if alone else report.change(*own),
+                        ratio=None if alone else report.ratio(*own),
                     )
                 )
     return lines
@@ -76,12 +82,18 @@ def to_dict(report: Report, lines: Sequence[Line], about: Mapping[str, Any]) -> 
             "data": plan.data.name,
             "lq": None if plan.lq is None else plan.lq.name,
             "seed": plan.seed,
+            "degradations": drawn(report),
             "count": len(report.rows[report.input]),
             "metrics": list(plan.wanted),
             "names": dict(report.names),
             "systems": report.systems,
             "summary": [asdict(line) for line in lines],
             "sets": report.sets,
+            "set_distances": {
+                name: {of: asdict(distance) for of, distance in own.items()}
+                for name, own in report.set_distances.items()
+            },
+            "gt_sharpness": asdict(report.gt_sharpness),
             "verdicts": {
                 name: [asdict(verdict) for verdict in verdicts(report, name)]
                 for name in report.systems[1:]
@@ -90,6 +102,7 @@ def to_dict(report: Report, lines: Sequence[Line], about: Mapping[str, Any]) -> 
                 name: {
                     "rates": list(found.rates),
                     "means": found.means,
+                    "intervals": [asdict(interval) for interval in found.intervals],
                     "deviations": found.deviations,
                     "rising": found.rising,
                 }
@@ -123,6 +136,36 @@ def to_csv(report: Report) -> str:
     return buffer.getvalue()
 
 
+def summary_csv(report: Report, lines: Sequence[Line]) -> str:
+    """Every total with its interval, a line each; metrics are named with their networks.
+
+    Args:
+        report: What was found.
+        lines: `summarise(report)`.
+    """
+    buffer = StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["system", "stratum", "metric", "mean", "low", "high", "n"])
+    for system, stratum, metric, found in _totals(report, lines):
+        numbers = (found.mean, found.low, found.high)
+        told = ["" if math.isnan(number) else number for number in numbers]
+        writer.writerow([system, stratum, metric, *told, found.count])
+    return buffer.getvalue()
+
+
+def _totals(report: Report, lines: Sequence[Line]) -> Iterator[tuple[str, str, str, Interval]]:
+    """System, stratum, metric and mean: of the faces, of sets, and of θ over the rates."""
+    for line in lines:
+        if line.metric != THETA or line.mean.count:
+            yield line.system, line.group, report.names.get(line.metric, line.metric), line.mean
+    for system, own in report.set_distances.items():
+        for metric, distance in own.items():
+            yield system, "all", metric, distance.interval
+    for system, found in report.theta.items():
+        for rate, interval in zip(found.rates, found.intervals, strict=True):
+            yield system, "all", f"theta_{rate}", interval
+
+
 def markdown(report: Report, lines: Sequence[Line]) -> str:
     """The tables for README, model card and terminal."""
     parts = [
@@ -149,7 +192,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def mean_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
     """Group, metric, and each system's mean with its interval."""
     return [
-        [_group(own[0]), title(report.describe(own[0].metric)), *map(_mean, own)]
+        [_group(own), title(report.describe(own[0].metric)), *map(_mean, own)]
         for own in _by_metric(report, lines)
     ]
 
@@ -157,8 +200,9 @@ def mean_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
 def change_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
     """Group, metric, and each system's change against the input."""
     return [
-        [_group(own[0]), report.describe(own[0].metric).label, *(change(one) for one in own[1:])]
+        [_group(own), report.describe(own[0].metric).label, *(change(one) for one in own[1:])]
         for own in _by_metric(report, lines)
+        if own[0].metric != THETA
     ]
 
 
@@ -168,16 +212,16 @@ def set_names(report: Report) -> list[str]:
 
 
 def set_rows(report: Report) -> list[list[str]]:
-    """System, and its distances from the truth."""
+    """System, and its distances from the truth with their intervals."""
     return [
-        [system, *(f"{value:.4g}" for value in values.values())]
+        [system, *(_distance(report, system, of) for of in values)]
         for system, values in report.sets.items()
     ]
 
 
 def theta_head() -> list[str]:
     """Of `theta_rows`."""
-    return ["θ, mean ± deviation", *(f"rate {rate}" for rate in THETA_RATES), "rising"]
+    return ["θ, mean [interval] ± deviation", *(f"rate {rate}" for rate in THETA_RATES), "rising"]
 
 
 def theta_rows(report: Report) -> list[list[str]]:
@@ -186,8 +230,10 @@ def theta_rows(report: Report) -> list[list[str]]:
         [
             system,
             *(
-                f"{mean:.3f} ± {deviation:.3f}" if math.isfinite(mean) else NOTHING
-                for mean, deviation in zip(found.means, found.deviations, strict=True)
+                f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}] ± {deviation:.3f}"
+                if mean.count
+                else NOTHING
+                for mean, deviation in zip(found.intervals, found.deviations, strict=True)
             ),
             f"{100 * found.rising:.1f} % of faces",
         ]
@@ -229,8 +275,12 @@ def change(line: Line) -> str:
 def notes(report: Report) -> list[str]:
     """What has to be known to read the numbers."""
     found = [f"Intervals are 95 %, from the bootstrap over faces; compared at {COMPARED_SIZE} px."]
-    sharpness = np.mean([row.gt_sharpness for row in report.rows[report.input]])
-    found.append(f"Sharpness of the truth: {sharpness:.4f}.")
+    sharpness = report.gt_sharpness
+    if sharpness.count:
+        interval = f"[{sharpness.low:.4f}, {sharpness.high:.4f}]"
+        found.append(f"Sharpness of the truth: {sharpness.mean:.4f} {interval}.")
+    if (degraded := drawn(report)) is not None:
+        found.append(_DRAWN[degraded])
     if "mild" in report.groups or "severe" in report.groups:
         found.append(f"Mild: low side of the resize at least {MILD_FROM} px; severe: less.")
     if report.plan.task == "sr16":
@@ -238,11 +288,21 @@ def notes(report: Report) -> list[str]:
             "Full size: the truth's own. Faithfulness: the enlarged face, reduced again, against "
             "the input."
         )
+    elif FULL_SIZE in report.metrics:
+        found.append(f"Full size: {DEGRADED_SIZE} px, at which faces are degraded.")
     if report.sets:
         found.append(
-            "Distances of sets are biased upwards for few faces: compare within this table only."
+            "Distances of sets are biased upwards for few faces: compare within this table only. "
+            "Their intervals are 1.96 deviations over random halves of the faces, and do not hold "
+            "that bias."
         )
     return found
+
+
+def drawn(report: Report) -> Degradations | None:
+    """What the faces were degraded by; None of sr16 and of ready pairs."""
+    plan = report.plan
+    return plan.degradations if plan.task == "mfr" and plan.lq is None else None
 
 
 def against(report: Report) -> list[str]:
@@ -264,8 +324,19 @@ def _by_metric(report: Report, lines: Sequence[Line]) -> list[list[Line]]:
     return [list(lines[start : start + width]) for start in range(0, len(lines), width)]
 
 
-def _group(line: Line) -> str:
-    return f"{line.group} ({line.mean.count})"
+def _group(own: Sequence[Line]) -> str:
+    """Group, and its faces with a value: the input has no θ, and the group yet has faces."""
+    counts = [line.mean.count for line in own]
+    return f"{own[0].group} ({counts[0] or max(counts)})"
+
+
+def _distance(report: Report, system: str, of: str) -> str:
+    """A distance of sets with its interval where that is known: not of fewer than 4 faces."""
+    text = f"{report.sets[system][of]:.4g}"
+    found = report.set_distances.get(system, {}).get(of)
+    if found is None or math.isnan(found.interval.low):
+        return text
+    return f"{text} [{found.interval.low:.4g}, {found.interval.high:.4g}]"
 
 
 def _mean(line: Line) -> str:
