@@ -101,6 +101,11 @@ def test_metrics_of_the_other_task_are_left_out():
     assert not {"lpips", "identity", "fid", "kid"} & set(everything)
 
 
+def test_only_the_paper_budget_has_the_papers_degradations():
+    found = {name: load_budget(name).config.evaluation.degradations for name in NAMES}
+    assert found == {"smoke": "floor", "laptop": "floor", "paper": "paper"}
+
+
 @pytest.mark.parametrize("name", ["laptop", "paper"])
 @pytest.mark.parametrize("task", ["mfr", "sr16"])
 def test_psnr_is_measured_as_the_paper_does_too(name, task, tmp_path):

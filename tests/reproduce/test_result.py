@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from panini.evaluation import FaceRow, Plan, Report
+from panini.evaluation.report import SetDistance
 from panini.metrics.bootstrap import Interval
 from panini.reproduce.result import Row, Table, markdown, measured, verdict, write_table
 
@@ -31,7 +32,13 @@ def report() -> Report:
             "dafi": rows([23.0, 25.0], [0.3, 0.2]),
             "noise": rows([22.0, 24.0], [0.2, 0.3]),
         },
-        sets={"dafi": {"fid_vgg16_caffe": 12.345678}},
+        sets={"dafi": {"fid_vgg16_caffe": 12.345678}, "noise": {"fid_vgg16_caffe": 15.0}},
+        set_distances={
+            "dafi": {"fid_vgg16_caffe": SetDistance(interval=Interval(12.345678, 11, 13.7, 2))},
+            "noise": {
+                "fid_vgg16_caffe": SetDistance(interval=Interval(15.0, math.nan, math.nan, 2))
+            },
+        },
         names={"lpips": "lpips_vgg_caffe"},
     )
 
@@ -76,7 +83,8 @@ def test_markdown_says_all_of_it(table):
     assert text.startswith("# Table 9\n\nbudget smoke.\n\n```\npanini reproduce table9\n```\n\n| m")
     assert "| DAFI | trained here | 1.23 M | – | 1,000 | 2 | 24.00 [23.00, 25.00] | 0.250 " in text
     assert "Fréchet distance (Caffe's VGG-16) ↓ |" in text
-    assert "| 12.35 |" in text
+    assert "| 12.35 [11, 13.7] |" in text
+    assert "| 15 |" in text
     assert "| noise input | +1.00 [+1.00, +1.00] better | +0.000 [-0.100, +0.100] und" in text
     assert "| GPEN | no file |" in text
     assert text.endswith("| GPEN | no file |\n\n- First.\n- Second.\n")

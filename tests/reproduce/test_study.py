@@ -127,6 +127,14 @@ def test_smoke_makes_do_without_faces_and_networks(options):
     assert Study(options()).metrics("sr16") == ("psnr", "ssim", "lpips")
 
 
+def test_the_papers_degradations_are_those_of_its_task(options):
+    study = Study(options(budget=load_budget("paper")))
+    assert study.plan("mfr", "mfr").degradations == "paper"
+    assert study.plan("sr16", "sr16").degradations == "floor"
+    assert study.about("mfr")["degradations"] == study.about()["degradations"] == "paper"
+    assert "degradations" not in study.about("sr16")
+
+
 def test_files_of_the_networks_are_those_of_their_folder(networks, tmp_path):
     fields = {"vgg": Path("a/vgg16_caffe.safetensors"), "more": [Path("b/none.safetensors")]}
     assert with_networks_of(fields, networks) == {

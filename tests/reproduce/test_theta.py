@@ -58,6 +58,9 @@ def test_theta_of_a_set_hangs_on_the_seed_alone():
     assert ((low >= 16) & (low <= 100) & (sigma >= 0.5) & (noise <= 15) & (jpeg >= 50)).all()
     assert np.array_equal(measure(net, faces, seed=3).drawn, found.drawn)
     assert not np.array_equal(measure(net, faces, seed=4).drawn, found.drawn)
+    papers = measure(net, faces, seed=3, degradations="paper")
+    assert (papers.numbers[:, 3] <= 50).all()  # its JPEG quality
+    assert np.array_equal(papers.over_rates, found.over_rates)
 
 
 def test_the_plots_are_one_svg():

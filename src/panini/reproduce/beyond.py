@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from panini.checkpoints import load_degradation_encoder
+from panini.degradations import SAMPLERS
 from panini.evaluation import FaceRow, network_system, read_faces
 from panini.evaluation.systems import INPUTS
 from panini.evaluation.tables import table as grid
@@ -192,6 +193,7 @@ def pairs(study: Study) -> list[Path]:
         found[kind] = probe(
             load_degradation_encoder(run.folder / ENCODER),
             faces,
+            sampler=SAMPLERS[study.config.evaluation.degradations],
             size=config.size,
             views=config.views,
             seed=study.config.evaluation.seed,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from panini.config import Config, load_config
 from panini.errors import ConfigError
-from panini.evaluation.plan import SETS, known_metrics
+from panini.evaluation.plan import SETS, Degradations, known_metrics
 from panini.metrics.judge import LPIPS_KINDS
 from panini.models.panini_net import Task
 from panini.training.degradation import DegradationRunConfig
@@ -36,6 +36,9 @@ class EvaluationConfig(Config):
     """None = all that a task has."""
     weights_optional: bool = False
     """Without `--metrics-dir`, leave out the metrics that need networks; else it is asked for."""
+    degradations: Degradations = "floor"
+    """What faces of task mfr are degraded by: the ranges by which shipped weights are judged, or
+    those that the paper prints."""
     seed: int = Field(default=0, ge=0)
     """Of the degradations."""
 

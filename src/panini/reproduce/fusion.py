@@ -56,7 +56,7 @@ NOTES = [
     "Intervals are 95 %, from the bootstrap over faces; runs were made with one seed, so the "
     "spread between seeds is not in them.",
     "Distances of sets carry the network's name and are biased upwards for few faces: compare rows "
-    "of this table only.",
+    "of this table only. Their intervals tell the spread over faces, not that bias.",
 ]
 
 

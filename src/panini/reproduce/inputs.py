@@ -64,7 +64,7 @@ def check_inputs(study: Study, needs: Needs) -> None:
         CheckpointError: Weights are missing or damaged.
         DataError: There are no faces, too few, or such as cannot be compared.
     """
-    runs = set(needs.runs)
+    runs: set[tuple[Task, str]] = set(needs.runs)
     if needs.masks and study.shipped("mfr") is None:
         runs.add(("mfr", _BASE))
     _check_networks(study, needs)
@@ -72,7 +72,8 @@ def check_inputs(study: Study, needs: Needs) -> None:
         _check_faces(study.data, needs.faces)
     for task in sorted(needs.compared):
         _check_evaluation(study, task)
-    for task in sorted({task for task, name in runs if not study.is_done(name)}):
+    wanted: set[Task] = {task for task, name in runs if not study.is_done(name)}
+    for task in sorted(wanted):
         _check_recipe(study.restoration_recipe(task, _BASE, {}))
     if any(not study.is_done(name) for name in needs.encoders):
         _check_recipe(study.degradation_recipe("pairs-udrl"))
@@ -113,7 +114,7 @@ def _check_evaluation(study: Study, task: Task) -> None:
     plan = study.plan("check", task)
     cases = Cases(plan)
     next(iter(cases.truths()))()
-    load_judge(plan.metrics_dir or "", "cpu", plan.judged)
+    load_judge(plan.metrics_dir, "cpu", plan.judged)
     feature_network(plan, cases)
     _load_start(study.prior_path(task))  # draws the faces of the second sheet
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ class Row:
     scores: dict[str, Interval] = field(default_factory=dict)
     sets: dict[str, float] = field(default_factory=dict)
     """Distances of the whole set from the truths."""
+    set_intervals: dict[str, Interval] = field(default_factory=dict)
+    """Of these, where they are known."""
     against: dict[str, Interval] = field(default_factory=dict)
     """Paired difference from the table's reference row: the reference less this one."""
 
@@ -83,7 +86,12 @@ def measured(row: Row, report: Report, reference: str | None = None) -> Row:
             if DESCRIPTIONS[name].better is not None
         }
     sets = dict(report.sets.get(row.system, {}))
-    return replace(row, scores=scores, sets=sets, against=against)
+    intervals = {
+        name: distance.interval
+        for name, distance in report.set_distances.get(row.system, {}).items()
+        if not math.isnan(distance.interval.low)
+    }
+    return replace(row, scores=scores, sets=sets, set_intervals=intervals, against=against)
 
 
 def verdict(name: str, difference: Interval) -> str:
@@ -144,7 +152,14 @@ def _cells(row: Row, names: Sequence[str], sets: Sequence[str]) -> list[str]:
     cells = [row.label, row.source, _millions(row.parameters), _millions(row.fusion_parameters)]
     cells += [NOTHING if row.images is None else f"{row.images:,}", str(max(counts, default=0))]
     cells += [number(name, row.scores.get(name)) for name in names]
-    return cells + [f"{row.sets[name]:.4g}" if name in row.sets else NOTHING for name in sets]
+    return cells + [_distance(row, name) for name in sets]
+
+
+def _distance(row: Row, name: str) -> str:
+    if name not in row.sets:
+        return NOTHING
+    text, found = f"{row.sets[name]:.4g}", row.set_intervals.get(name)
+    return text if found is None else f"{text} [{found.low:.4g}, {found.high:.4g}]"
 
 
 def _against_table(table: Table) -> str:

@@ -145,6 +145,8 @@ class Study:
         facts |= {"data": self.data.name} if named else {}
         facts |= {"seed of the runs": config.seed}
         facts |= {"seed of the degradations": config.evaluation.seed}
+        if task != "sr16":
+            facts |= {"degradations": config.evaluation.degradations}
         if task is not None:
             facts |= {"task": task, "images a run": self.images(task)}
         return facts
@@ -346,6 +348,7 @@ class Study:
             data=data or self.data,
             task=task,
             seed=config.seed,
+            degradations=config.degradations if task == "mfr" else "floor",
             limit=faces or config.faces,
             batch=config.batch,
             out=self.out / "evaluation" / folder,

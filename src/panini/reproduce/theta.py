@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from panini.data import resize as resize_image
-from panini.degradations import degrade, sample_floor
+from panini.degradations import SAMPLERS, degrade
 from panini.evaluation import read_faces
 from panini.evaluation.cases import THETA_RATES, at_rate
+from panini.evaluation.plan import Degradations
 from panini.evaluation.plots import Axes, Point, scatter
 from panini.evaluation.report import rising
 from panini.evaluation.sizes import DEGRADED_SIZE, resize
@@ -53,7 +54,8 @@ def theta_table(study: Study) -> list[Path]:
     """Measure θ over a whole set, write table 4 and its plot; returns the files."""
     net, name = study.masked_network()
     faces = itertools.islice(read_faces(study.data), study.config.theta_faces)
-    found = measure(net, faces, seed=study.config.evaluation.seed)
+    config = study.config.evaluation
+    found = measure(net, faces, seed=config.seed, degradations=config.degradations)
     correlations = {
         label: rank_interval(found.numbers[:, column], found.drawn)
         for column, label in enumerate(PARAMETERS)
@@ -76,25 +78,32 @@ _NOTES = [
     "θ (Eq. 11) is the prior's mean share at the finest fused level. Over the rates, a face of "
     "512 px has σ 1.5 px, noise 5 and JPEG quality 80; the rate is a factor of its side.",
     "The plot and the rank correlations (Spearman's, with 95 % intervals from the bootstrap over "
-    "faces) are of random degradations within the ranges of `panini evaluate`, drawn independently "
-    "of each other.",
+    "faces) are of random degradations, drawn independently of each other within the ranges that "
+    "the head of this page names: floor is that of `panini evaluate`, paper the paper's.",
 ]
 
 
 @torch.inference_mode()
-def measure(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], *, seed: int) -> Thetas:
+def measure(
+    net: PaniniNet,
+    faces: Iterable[tuple[str, RgbImage]],
+    *,
+    seed: int,
+    degradations: Degradations = "floor",
+) -> Thetas:
     """θ of faces over `THETA_RATES`, and under one random degradation each.
 
     Args:
         net: Of task mfr, with masks.
         faces: (key, square uint8 RGB face).
         seed: Of the degradations.
+        degradations: Ranges of the random ones.
     """
     rates, drawn, numbers = [], [], []
     for index, (key, image) in enumerate(faces):
         gt = resize_image(image, DEGRADED_SIZE)
         generator = np.random.default_rng([seed, index])
-        params = sample_floor(generator)
+        params = SAMPLERS[degradations](generator)
         inputs = [at_rate(key, gt, seed, rate) for rate in THETA_RATES]
         inputs.append(degrade(gt, params, generator))
         *over, last = _theta(net, inputs)
