@@ -197,10 +197,11 @@ def test_the_run_that_stands_in_for_a_network_is_told_first(part, options, train
 
 
 @pytest.mark.parametrize("part", ["table4", "figure7"])
-def test_the_paper_budget_says_what_it_needs(part, options, trained, tmp_path, monkeypatch):
+def test_the_paper_budget_says_what_it_needs(part, options, trained, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PaniniError, match=r"ffhq-1024: .* with --train"):
         reproduce(part, options(budget=load_budget("paper")))
+    assert "DAFI comes first, 4,800,000 images; --model NAME|PATH takes a trained" in caplog.text
     faces = options().data
     with pytest.raises(CheckpointError, match=r"stylegan2-ffhq.*no such file; .* as their prior"):
         reproduce(part, options(budget=load_budget("paper"), train=(faces,)))

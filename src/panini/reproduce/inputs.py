@@ -67,6 +67,7 @@ def check_inputs(study: Study, needs: Needs) -> None:
     runs: set[tuple[Task, str]] = set(needs.runs)
     if needs.masks and study.shipped("mfr") is None:
         runs.add(("mfr", _BASE))
+        _tell_of_base(study)
     _check_networks(study, needs)
     if needs.faces:
         _check_faces(study.data, needs.faces)
@@ -77,11 +78,15 @@ def check_inputs(study: Study, needs: Needs) -> None:
         _check_recipe(study.restoration_recipe(task, _BASE, {}))
     if any(not study.is_done(name) for name in needs.encoders):
         _check_recipe(study.degradation_recipe("pairs-udrl"))
-    if needs.masks and study.shipped("mfr") is None and not study.is_done(_BASE):
+
+
+def _tell_of_base(study: Study) -> None:
+    """Before any error: what is missing may be needed for this run alone."""
+    if not study.is_done(_BASE):
         logger.warning(
-            "no network for mfr is named: the study's own run of DAFI comes first, %d images; "
+            "no network for mfr is named: the study's own run of DAFI comes first, %s images; "
             "--model NAME|PATH takes a trained one instead",
-            study.images("mfr"),
+            f"{study.images('mfr'):,}",
         )
 
 
