@@ -110,6 +110,8 @@ def test_the_anchors_head_is_trained_where_the_recipe_says_so(kit, recipe, tiny_
     stage.step(kit.batch(stage), 0, 0)
     changed = {name for name in kit.changed(stage.net, before) if name.startswith("prior.")}
     assert changed == {"prior.heads.64.weight", "prior.heads.64.bias"}
+    with pytest.raises(ValidationError, match="train_anchor: train_prior lets that head learn al"):
+        recipe(train_anchor=0.5, train_prior=0.5)
     with pytest.raises(ConfigError, match="train_anchor: this network has no anchor"):
         RestorationStage(recipe(train_anchor=0.5))
 

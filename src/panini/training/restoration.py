@@ -138,6 +138,8 @@ class RestorationRunConfig(RunConfig):
     def _has_a_network(self) -> Self:
         if (self.init is None) == (self.start is None):
             raise ValueError("init: name either the weights to go on from, or a start")
+        if self.train_prior and self.train_anchor:
+            raise ValueError("train_anchor: train_prior lets that head learn already")
         ends = [phase.until for phase in self.phases]
         if ends != sorted(set(ends)):
             raise ValueError(f"phases: expected them in the order of until, got {ends}")
