@@ -171,8 +171,11 @@ class Other(GanPrior):
     def mapping(self, z, truncation_psi=1.0):
         return z
 
-    def synthesis(self, ws, *, size=None, fuse=None, window=None):
+    def synthesis(self, ws, *, size=None, fuse=None, window=None, anchor=None):
         return ws
+
+    def modules_above(self, level):
+        return []
 
 
 def test_a_step_of_training_changes_encoder_and_fusion():
