@@ -97,12 +97,17 @@ def test_a_start_may_leave_out_what_the_size_has(prior, encoder_weights):
     assert shape.bands is None
 
 
+def test_a_start_names_the_anchor(prior):
+    start = StartConfig(size="mobile-sr16", prior=prior, anchor_size=512)
+    assert start.shape().anchor_size == 512
+    assert named_config("mobile-sr16").anchor_size == 0
+
+
 def test_what_a_face_takes_from_its_input_is_left_out_together(prior):
     whole, bare = (
         StartConfig(size="mobile-sr16", prior=prior, bands=bands).shape() for bands in (True, False)
     )
     assert (whole.consistency_steps, bare.consistency_steps) == (2, 0)
-    assert (whole.anchor_size, bare.anchor_size) == (512, 0)
 
 
 def test_latent_codes_alone_start_without_image_branches(prior, encoder_weights):

@@ -33,7 +33,7 @@ SPECS: dict[str, Spec] = {
     ),
     "mobile-sr16": Spec(
         file="mobile-sr16.safetensors",
-        sha256="3aceddc13fe97471cdb1216b84d14ad53f44aa2cdc2cdb5d750665e388580b24",
+        sha256="c15366e96c26462898603db4926b4774329a2790cf6c855669cac5928f1123b2",
         licence="research and non-commercial use only, see NOTICE",
     ),
 }

@@ -313,7 +313,6 @@ def _mobile(task: Task) -> PaniniConfig:
         degradation_encoder=DegradationEncoderConfig(kind="mobile") if task == "mfr" else None,
         bands=BandsConfig(levels=_BANDS[_BANDS.index(encoder.in_size) :], initial=_BAND_SHARES),
         consistency_steps=2 if task == "sr16" else 0,
-        anchor_size=512,
     )
 
 

@@ -59,8 +59,10 @@ class StartConfig(Config):
     constant_masks: bool = False
     """A learned constant takes v_DR's place, also where the size has a degradation encoder."""
     bands: bool = True
-    """False: without the interpolation by bands, without an anchor and without back-projection,
-    where the size has them; the paper has none of them."""
+    """False: without the interpolation by bands and without back-projection, where the size has
+    them; the paper has neither."""
+    anchor_size: int = 0
+    """Side of the smaller image that the full size is made to agree with, px; 0: none."""
 
     def shape(self) -> PaniniConfig:
         """The configuration of the network.
@@ -75,7 +77,7 @@ class StartConfig(Config):
             degradation_encoder=None if self.constant_masks else config.degradation_encoder,
             bands=config.bands if self.bands else None,
             consistency_steps=config.consistency_steps if self.bands else 0,
-            anchor_size=config.anchor_size if self.bands else 0,
+            anchor_size=self.anchor_size,
         )
 
 
