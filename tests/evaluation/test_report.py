@@ -58,7 +58,7 @@ def report(task="mfr", thetas=None, sets=None, **systems) -> Report:
         systems=[first, *systems],
         rows={first: before, **systems},
         theta=theta,
-        sets=sets or {},
+        set_distances=sets or {},
         names={"lpips": "lpips_vgg_caffe"},
     )
 
@@ -173,12 +173,13 @@ def test_other_degradations_have_no_floor() -> None:
 
 
 def test_markdown_tells_everything_side_by_side() -> None:
-    sets = {name: {"fid_vgg16_caffe": 12.345} for name in ("input", "ours", "peer")}
+    unsure = SetDistance(interval=Interval(12.345, math.nan, math.nan, 2))
+    sure = SetDistance(interval=Interval(12.345, 10.0, 14.7, 9))
+    known = {"input": unsure, "ours": unsure, "peer": sure}
+    sets = {name: {"fid_vgg16_caffe": distance} for name, distance in known.items()}
     faces = [row("a", 80), row("b", 20)]
     better = [row("a", 80, psnr=21.0, lpips=0.2, identity=0.2), row("b", 20, lpips=0.2)]
     found = report(sets=sets, ours=better, peer=faces)
-    sure = SetDistance(interval=Interval(12.345, 10.0, 14.7, 9))
-    found = replace(found, set_distances={"peer": {"fid_vgg16_caffe": sure}})
     text = markdown(found, summarise(found))
     assert "| faces | metric | input | ours | peer |" in text
     assert "| all (2) | PSNR, dB ↑ | 20.00 [20.00, 20.00] | 20.50 [20.00, 21.00] |" in text

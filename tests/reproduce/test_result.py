@@ -32,7 +32,6 @@ def report() -> Report:
             "dafi": rows([23.0, 25.0], [0.3, 0.2]),
             "noise": rows([22.0, 24.0], [0.2, 0.3]),
         },
-        sets={"dafi": {"fid_vgg16_caffe": 12.345678}, "noise": {"fid_vgg16_caffe": 15.0}},
         set_distances={
             "dafi": {"fid_vgg16_caffe": SetDistance(interval=Interval(12.345678, 11, 13.7, 2))},
             "noise": {

@@ -78,10 +78,6 @@ def run(
         plan=plan,
         systems=[system.name for system in systems],
         rows=rows,
-        sets={
-            name: {of: found.interval.mean for of, found in own.items()}
-            for name, own in sets.items()
-        },
         set_distances=sets,
         theta=_theta_results(rows),
         names=judge.names,

@@ -79,10 +79,8 @@ class Report:
     """In the order of the tables; the first is the input."""
     rows: dict[str, list[FaceRow]]
     """System → its faces, in the order of the data."""
-    sets: dict[str, dict[str, float]] = field(default_factory=dict)
-    """System → distances of its faces, as a set, from the truth; named with their network."""
     set_distances: dict[str, dict[str, SetDistance]] = field(default_factory=dict)
-    """The same with their intervals."""
+    """System → distances of its faces, as a set, from the truth; named with their network."""
     theta: dict[str, ThetaResult] = field(default_factory=dict)
     """System → θ over the rates; only those that tell θ."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -94,6 +92,14 @@ class Report:
     def metrics(self) -> tuple[str, ...]:
         """What each face has, in the order of the tables."""
         return self.plan.per_face
+
+    @property
+    def sets(self) -> dict[str, dict[str, float]]:
+        """`set_distances` without their intervals."""
+        return {
+            name: {of: found.interval.mean for of, found in own.items()}
+            for name, own in self.set_distances.items()
+        }
 
     @property
     def totals(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def set_distances(
         results: All of them restored.
 
     Returns:
-        System → ``fid_NAME`` and ``kid_NAME``
+        System → ``fid_NAME`` and ``kid_NAME``.
     """
 
     def features(of: str, images: Iterable[Callable[[], RgbImage]]) -> Features:

@@ -208,14 +208,14 @@ def change_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
 
 def set_names(report: Report) -> list[str]:
     """Titles of the distances between sets."""
-    return [title(DESCRIPTIONS[name]) for name in next(iter(report.sets.values()), {})]
+    return [title(DESCRIPTIONS[name]) for name in next(iter(report.set_distances.values()), {})]
 
 
 def set_rows(report: Report) -> list[list[str]]:
     """System, and its distances from the truth with their intervals."""
     return [
-        [system, *(_distance(report, system, of) for of in values)]
-        for system, values in report.sets.items()
+        [system, *(_distance(found.interval) for found in own.values())]
+        for system, own in report.set_distances.items()
     ]
 
 
@@ -290,7 +290,7 @@ def notes(report: Report) -> list[str]:
         )
     elif FULL_SIZE in report.metrics:
         found.append(f"Full size: {DEGRADED_SIZE} px, at which faces are degraded.")
-    if report.sets:
+    if report.set_distances:
         found.append(
             "Distances of sets are biased upwards for few faces: compare within this table only. "
             "Their intervals are 1.96 deviations over random halves of the faces, and do not hold "
@@ -330,13 +330,10 @@ def _group(own: Sequence[Line]) -> str:
     return f"{own[0].group} ({counts[0] or max(counts)})"
 
 
-def _distance(report: Report, system: str, of: str) -> str:
+def _distance(found: Interval) -> str:
     """A distance of sets with its interval where that is known: not of fewer than 4 faces."""
-    text = f"{report.sets[system][of]:.4g}"
-    found = report.set_distances.get(system, {}).get(of)
-    if found is None or math.isnan(found.interval.low):
-        return text
-    return f"{text} [{found.interval.low:.4g}, {found.interval.high:.4g}]"
+    text = f"{found.mean:.4g}"
+    return text if math.isnan(found.low) else f"{text} [{found.low:.4g}, {found.high:.4g}]"
 
 
 def _mean(line: Line) -> str:
