@@ -30,7 +30,7 @@ from panini.training.critics import (
 )
 from panini.training.degradation import DegradationRunConfig
 from panini.training.distillation import DistilConfig, build_student
-from panini.training.network import WEIGHTS, freeze, thaw_prior
+from panini.training.network import WEIGHTS, freeze, thaw_anchor, thaw_prior
 from panini.training.prior import GanConfig, PriorRunConfig, discriminator_config, prior_config
 from panini.training.restoration import RestorationRunConfig
 from panini.training.warmup import WarmupRunConfig
@@ -110,6 +110,8 @@ def _restorer(config: RunConfig, recipe: Path | None) -> _Subject:
         window = Window(top=0, left=0, side=cells)
         if config.train_prior:
             thaw_prior(net, config.train_prior_above)
+        if config.train_anchor:
+            thaw_anchor(net)
         if config.train_degradation_encoder:
             net.degradation_encoder.requires_grad_(True)
     if isinstance(config, WarmupRunConfig):
