@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,16 +20,20 @@ from panini.errors import ConfigError
 from panini.models.bands import BandsConfig
 from panini.models.panini_net import PaniniNet, named_config
 from panini.reproduce import figure, parts, reproduce
+from panini.reproduce.additions import ADDITIONS
 from panini.reproduce.fusion import METHODS
 from panini.reproduce.synthetic import prior_faces
-from panini.training import degradation, restoration
+from panini.training import degradation, restoration, warmup
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 TABLES = ("table1", "table2", "table3", "table4")
-BEYOND = ("beyond-levels", "beyond-pairs", "beyond-masks", "beyond-dre")
+BEYOND = ("beyond-levels", "beyond-pairs", "beyond-masks", "beyond-dre", "beyond-additions")
 RUNS = {
     *(f"{task}-{method}" for task in ("mfr", "sr16") for method in METHODS),
     *("mfr-constant", "mfr-dre", "pairs-udrl", "pairs-dasr"),
+    *("mfr-whole", "mfr-window", "mfr-growing", "mfr-conv4-3", "mfr-critic", "mfr-critic-r1"),
+    *("mfr-features", "mfr-no-average", "mfr-curriculum", "mfr-prior-faces", "mfr-mask-rate-1"),
+    *("mfr-scratch", "mfr-warmup", "mfr-warmed"),
 }
 
 
@@ -45,6 +50,7 @@ def untrainable(monkeypatch) -> None:
 
     monkeypatch.setattr(restoration, "train", refuse)
     monkeypatch.setattr(degradation, "train", refuse)
+    monkeypatch.setattr(warmup, "train", refuse)
 
 
 def test_everything_is_written(study):
@@ -99,6 +105,45 @@ def test_parts_differ_in_what_they_say(study):
         assert found["noise"]["low"] <= report["contrast"]["r2"]["noise"] <= found["noise"]["high"]
         assert found["same_face"]["count"] == 20
     assert "before the projection head" in " ".join(pairs["notes"])
+
+
+def test_additions_differ_in_what_they_say(study):
+    def recipe(name: str) -> dict:
+        return yaml.safe_load((study / "runs" / f"mfr-{name}" / "recipe.yaml").read_text())
+
+    differences = {
+        "window": "phases",
+        "growing": "phases",
+        "conv4-3": "perceptual",
+        "critic": "adversarial",
+        "features": "feature_adversarial",
+        "no-average": "ema_half_life",
+        "curriculum": "data",
+        "prior-faces": "data",
+        "mask-rate-1": "mask_rate",
+    }
+    base = recipe("dafi")
+    for name, key in differences.items():
+        found = recipe(name)
+        changed = {field for field in base if base[field] != found[field]}
+        assert changed == {key, "out"}, name
+    weights = [recipe(name)["adversarial"]["r1_weight"] for name in ("critic", "critic-r1")]
+    assert weights == [0.0, 0.5]
+    warmed = recipe("warmed")
+    assert warmed["init"].endswith("mfr-warmup/panini.safetensors")
+    assert warmed["images"] + recipe("warmup")["images"] == base["images"]
+    config = load_model(study / "runs" / "mfr-warmed" / "panini.safetensors").config
+    assert config == load_model(study / "runs" / "mfr-dafi" / "panini.safetensors").config
+
+
+def test_additions_have_a_row_each_but_what_lacks_a_network(study):
+    found = table(study, "beyond-additions")
+    assert found["absent"] == {"identity loss": "needs face_identity.safetensors in --metrics-dir"}
+    assert found["runs"]["growing"]["scores"]["psnr"]["count"] == 2
+    text = (study / "beyond-additions.md").read_text()
+    for row in ADDITIONS:
+        assert text.count(f"| {row.label} |") == 1
+    assert "PSNR with peak 1" not in text
 
 
 def test_tables_beside_the_papers_say_how_its_psnr_is_measured(study):

@@ -65,8 +65,8 @@ def reproduce(
         typer.Option(
             metavar="ROW",
             help="Make only these rows: dafi, concat, modulation, noise, latent, shipped, "
-            "official, pulse; of beyond: levels, pairs, masks, dre. A table tells of all that is "
-            "ready.",
+            "official, pulse; of beyond: levels, pairs, masks, dre, additions. A table tells of "
+            "all that is ready.",
         ),
     ] = None,
     images: Annotated[

@@ -2,6 +2,7 @@
 
 levels: what each fused level contributes. pairs: UDRL's against DASR's. masks: by degradation
 against constant ones. dre: the degradation encoder frozen, as in the paper, against trained on.
+additions: what the training has that the paper has not.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from panini.evaluation.tables import table as grid
 from panini.metrics.bootstrap import Interval, mean_interval
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import Task
+from panini.reproduce.additions import NEEDS as ADDITIONS_NEEDS
+from panini.reproduce.additions import additions
 from panini.reproduce.fusion import METHODS, network_entry
 from panini.reproduce.inputs import Needs
 from panini.reproduce.result import Row, Table, measured, number
@@ -58,6 +61,7 @@ NEEDS: dict[str, Needs] = {
     "pairs": Needs(encoders=frozenset({"pairs-udrl", "pairs-dasr"}), faces=LEAST_FACES),
     "masks": _variant_needs("mfr-constant"),
     "dre": _variant_needs("mfr-dre"),
+    "additions": ADDITIONS_NEEDS,
 }
 """Part → what it reads."""
 
@@ -255,5 +259,6 @@ PARTS: dict[str, Callable[[Study], list[Path]]] = {
     "pairs": pairs,
     "masks": masks,
     "dre": dre,
+    "additions": additions,
 }
 """What `--only` can name."""

@@ -22,11 +22,12 @@ from panini.reproduce.result import Table, write_table
 from panini.reproduce.synthetic import draw_faces
 from panini.reproduce.untrained import resolve_untrained
 from panini.runtime import resolve_device
-from panini.training import degradation, restoration
+from panini.training import degradation, restoration, warmup
 from panini.training.config import RunConfig
 from panini.training.degradation import DegradationRunConfig
 from panini.training.network import WEIGHTS
 from panini.training.restoration import RestorationRunConfig
+from panini.training.warmup import WarmupRunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -194,26 +195,28 @@ class Study:
         return (self.folder(name) / DONE).is_file()
 
     def restoration(
-        self, task: Task, name: str, start: Mapping[str, Any], **changes: Any
+        self, task: Task, name: str, start: Mapping[str, Any] | None, **changes: Any
     ) -> Trained:
         """A run of the restoration stage.
 
         Args:
             task: Says which recipe of the budget.
             name: Of the run and its folder.
-            start: What differs in the recipe's `start`.
+            start: What differs in the recipe's `start`; None: it goes on from the `init` of
+                `changes`.
             changes: What differs beside.
         """
         recipe = self.restoration_recipe(task, name, start, **changes)
         return self._run(name, recipe, restoration.train)
 
     def restoration_recipe(
-        self, task: Task, name: str, start: Mapping[str, Any], **changes: Any
+        self, task: Task, name: str, start: Mapping[str, Any] | None, **changes: Any
     ) -> RestorationRunConfig:
         """What `restoration` trains by."""
         recipe = self.budget.restoration[task]
         assert recipe.start is not None  # the budget saw to it
-        fixed = {"start": recipe.start.model_copy(update=dict(start)), "images": self.images(task)}
+        first = None if start is None else recipe.start.model_copy(update=dict(start))
+        fixed = {"start": first, "images": self.images(task)}
         return self._fitted(recipe, name, fixed | changes)
 
     def images(self, task: Task) -> int:
@@ -224,6 +227,10 @@ class Study:
         """Where a task's runs have their prior from."""
         fields = self.budget.restoration[task].model_dump()
         return Path(resolve_untrained(fields, self.out / "start")["start"]["prior"])
+
+    def warmup(self, name: str, recipe: WarmupRunConfig) -> Trained:
+        """A run of the warm-up stage."""
+        return self._run(name, self._fitted(recipe, name, {}), warmup.train)
 
     def degradation(self, name: str, **changes: Any) -> Trained:
         """A run of the degradation stage."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +17,7 @@ from panini.config import Config
 from panini.features.vgg16 import VGG16, load_vgg16
 from panini.losses import discriminator_adversarial, generator_adversarial, r1_penalty
 from panini.models.prior import Window
-from panini.models.stylegan2 import Discriminator, DiscriminatorConfig
+from panini.models.stylegan2 import SIZES, Discriminator, DiscriminatorConfig
 from panini.training.engine import Engine
 from panini.training.views import crop_pair, view, view_side
 
@@ -50,6 +50,13 @@ class AdversarialConfig(CriticConfig):
     init: Path | None = None
     """A file with a trained discriminator of side `patch` and these widths, as in the paper:
     StyleGAN2's of 1024 px has 512. None = a new one."""
+
+    @field_validator("patch")
+    @classmethod
+    def _has_a_discriminator(cls, value: int) -> int:
+        if value not in SIZES:
+            raise ValueError(f"StyleGAN2's discriminator has sides {SIZES}, got {value}")
+        return value
 
     def build(self) -> Discriminator:
         """The discriminator, new."""
