@@ -15,7 +15,7 @@ from panini.errors import CheckpointError, ConfigError, DataError, PaniniError
 from panini.models.panini_net import PaniniNet, named_config
 from panini.reproduce import Budget, Study, load_budget, reproduce
 from panini.reproduce.fusion import table_needs
-from panini.reproduce.inputs import check_inputs
+from panini.reproduce.inputs import check_needs
 from panini.training import degradation, restoration
 from panini.training.network import TransferConfig
 
@@ -155,10 +155,10 @@ def test_a_run_that_is_done_asks_for_nothing(options):
     study = Study(options(budget=starting(load_budget("smoke"), size="gone.safetensors")))
     for method in ("dafi", "concat"):
         with pytest.raises(CheckpointError, match="gone"):
-            check_inputs(study, table_needs(study, "table3"))
+            check_needs(study, table_needs(study, "table3"))
         study.folder(f"sr16-{method}").mkdir(parents=True)
         (study.folder(f"sr16-{method}") / "done.json").touch()
-    check_inputs(study, table_needs(study, "table3"))
+    check_needs(study, table_needs(study, "table3"))
 
 
 def test_a_mistake_leaves_the_folder_to_another_budget(options):

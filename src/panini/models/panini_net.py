@@ -85,10 +85,19 @@ class PaniniConfig:
             raise ValueError("task sr16 has one degradation, and no encoder for it")
         if self.consistency_steps and self.task != "sr16":
             raise ValueError("consistency_steps: only the reduction of task sr16 is known")
-        if self.anchor_size and isinstance(self.prior, StyleGAN2Config):
-            raise ValueError("anchor_size: StyleGAN2 adds up the images of all sizes already")
+        self._check_anchor()
         self._check_latents()
         self._check_fusion()
+
+    def _check_anchor(self) -> None:
+        """Refuse a size at which the prior draws no smaller image."""
+        if not self.anchor_size:
+            return
+        if isinstance(self.prior, StyleGAN2Config):
+            raise ValueError("anchor_size: StyleGAN2 adds up the images of all sizes already")
+        known = [2**k for k in range(3, 10) if 2**k < self.out_size]
+        if self.anchor_size not in known:
+            raise ValueError(f"anchor_size: expected one of {known}, got {self.anchor_size}")
 
     def _check_latents(self) -> None:
         """Refuse an encoder whose ws the prior cannot read."""

@@ -56,7 +56,7 @@ class Needs:
         )
 
 
-def check_inputs(study: Study, needs: Needs) -> None:
+def check_needs(study: Study, needs: Needs) -> None:
     """Open whatever a study is going to read, as far as that is quick.
 
     Raises:

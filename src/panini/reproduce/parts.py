@@ -12,7 +12,7 @@ from panini.errors import ConfigError
 from panini.reproduce import beyond, theta
 from panini.reproduce.figure import figure, figure_needs
 from panini.reproduce.fusion import TABLES, fusion_table, rows_of, table_needs
-from panini.reproduce.inputs import Needs, check_inputs
+from panini.reproduce.inputs import Needs, check_needs
 from panini.reproduce.study import Options, Study
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def reproduce(what: str, options: Options) -> list[Path]:
     if options.only:
         names = [name for name in names if set(options.only) & set(_rows(name))]
     study = Study(options)
-    check_inputs(study, reduce(or_, (NEEDS[name](study) for name in names)))
+    check_needs(study, reduce(or_, (NEEDS[name](study) for name in names)))
     study.claim()
     files = []
     for name in names:
