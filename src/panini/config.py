@@ -43,13 +43,27 @@ def load_config(path: Path, schema: type[ConfigT], overrides: list[str] | None =
         )
     for override in overrides or []:
         _override(data, override)
+    return validated(data, schema, str(path))
+
+
+def validated(data: Any, schema: type[ConfigT], source: str) -> ConfigT:
+    """A configuration of plain values.
+
+    Args:
+        data: Keys and values.
+        schema: What they must fit.
+        source: Where they come from, for the error.
+
+    Raises:
+        ConfigError: A key or value is wrong.
+    """
     try:
         return schema.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         # A rule over several keys has no place of its own, and its input is the whole recipe.
         where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
-        message = f"{path}: {where}: " if where else f"{path}: "
+        message = f"{source}: {where}: " if where else f"{source}: "
         if first["type"] == "value_error":
             message += first["msg"].removeprefix("Value error, ")
         else:

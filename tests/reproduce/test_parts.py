@@ -19,9 +19,10 @@ from panini.cli.main import app
 from panini.errors import ConfigError
 from panini.models.bands import BandsConfig
 from panini.models.panini_net import PaniniNet, named_config
-from panini.reproduce import figure, parts, reproduce
-from panini.reproduce.additions import ADDITIONS
+from panini.reproduce import figure, load_budget, parts, reproduce
+from panini.reproduce.additions import ADDITIONS, additions_needs
 from panini.reproduce.fusion import METHODS
+from panini.reproduce.study import Study
 from panini.reproduce.synthetic import prior_faces
 from panini.training import degradation, restoration, warmup
 
@@ -31,9 +32,9 @@ BEYOND = ("beyond-levels", "beyond-pairs", "beyond-masks", "beyond-dre", "beyond
 RUNS = {
     *(f"{task}-{method}" for task in ("mfr", "sr16") for method in METHODS),
     *("mfr-constant", "mfr-dre", "pairs-udrl", "pairs-dasr"),
-    *("mfr-whole", "mfr-window", "mfr-growing", "mfr-conv4-3", "mfr-critic", "mfr-critic-r1"),
-    *("mfr-features", "mfr-no-average", "mfr-curriculum", "mfr-prior-faces", "mfr-mask-rate-1"),
-    *("mfr-scratch", "mfr-warmup", "mfr-warmed"),
+    *("mfr-no-windows", "mfr-windows", "mfr-growing", "mfr-no-lpips"),
+    *("mfr-no-r1", "mfr-r1", "mfr-features", "mfr-no-average", "mfr-curriculum"),
+    *("mfr-prior-faces", "mfr-no-mask-rate", "mfr-warmup", "mfr-warmup-first"),
 }
 
 
@@ -107,43 +108,50 @@ def test_parts_differ_in_what_they_say(study):
     assert "before the projection head" in " ".join(pairs["notes"])
 
 
-def test_additions_differ_in_what_they_say(study):
+def test_additions_are_two_runs_that_differ_in_one_thing(study):
     def recipe(name: str) -> dict:
         return yaml.safe_load((study / "runs" / f"mfr-{name}" / "recipe.yaml").read_text())
 
-    differences = {
-        "window": "phases",
-        "growing": "phases",
-        "conv4-3": "perceptual",
-        "critic": "adversarial",
-        "features": "feature_adversarial",
-        "no-average": "ema_half_life",
-        "curriculum": "data",
-        "prior-faces": "data",
-        "mask-rate-1": "mask_rate",
+    pairs = {
+        "phases": ("no-windows", "windows"),
+        "perceptual": ("no-lpips", "dafi"),
+        "adversarial": ("no-r1", "r1"),
+        "feature_adversarial": ("dafi", "features"),
+        "ema_half_life": ("no-average", "dafi"),
+        "mask_rate": ("no-mask-rate", "dafi"),
     }
-    base = recipe("dafi")
-    for name, key in differences.items():
-        found = recipe(name)
-        changed = {field for field in base if base[field] != found[field]}
-        assert changed == {key, "out"}, name
-    weights = [recipe(name)["adversarial"]["r1_weight"] for name in ("critic", "critic-r1")]
-    assert weights == [0.0, 0.5]
-    warmed = recipe("warmed")
-    assert warmed["init"].endswith("mfr-warmup/panini.safetensors")
-    assert warmed["images"] + recipe("warmup")["images"] == base["images"]
-    config = load_model(study / "runs" / "mfr-warmed" / "panini.safetensors").config
+    for key, names in pairs.items():
+        without, added = (recipe(name) for name in names)
+        assert {field for field in without if without[field] != added[field]} == {key, "out"}
+    for name in ("curriculum", "prior-faces"):
+        found, base = recipe(name), recipe("dafi")
+        assert {field for field in base if base[field] != found[field]} == {"data", "out"}
+    assert [recipe(name)["adversarial"]["r1_weight"] for name in ("no-r1", "r1")] == [0.0, 0.5]
+    second = recipe("warmup-first")
+    assert second["init"].endswith("mfr-warmup/panini.safetensors")
+    assert second["images"] + recipe("warmup")["images"] == recipe("dafi")["images"]
+    config = load_model(study / "runs" / "mfr-warmup-first" / "panini.safetensors").config
     assert config == load_model(study / "runs" / "mfr-dafi" / "panini.safetensors").config
 
 
 def test_additions_have_a_row_each_but_what_lacks_a_network(study):
     found = table(study, "beyond-additions")
-    assert found["absent"] == {"identity loss": "needs face_identity.safetensors in --metrics-dir"}
-    assert found["runs"]["growing"]["scores"]["psnr"]["count"] == 2
+    assert found["absent"] == {
+        "identity loss": "needs face_identity.safetensors in --metrics-dir",
+        "a start from a trained network": "the budget's recipe names no network to start from",
+    }
+    run = found["runs"]["warmup-first"]
+    assert (run["images"], run["scores"]["psnr"]["count"]) == (4, 2)
     text = (study / "beyond-additions.md").read_text()
     for row in ADDITIONS:
         assert text.count(f"| {row.label} |") == 1
     assert "PSNR with peak 1" not in text
+
+
+@pytest.mark.parametrize("budget", ["laptop", "paper"])
+def test_recipes_of_the_additions_fit_at_every_budget(budget, options):
+    study = Study(options(budget=load_budget(budget)))
+    assert additions_needs(study).compared == {"mfr"}
 
 
 def test_tables_beside_the_papers_say_how_its_psnr_is_measured(study):

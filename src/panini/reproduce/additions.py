@@ -1,12 +1,13 @@
 """What the training has that the paper has not, one thing at a time.
 
 Every addition is a switch of the recipe. It is measured by two runs that share all but it: seed,
-faces and their order, number of images, start. The base is the study's run of DAFI.
+faces and their order, number of images, start. Where the study's run of DAFI has the addition, or
+has it not, that run is one of the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,13 @@ from panini.evaluation import Report, System, network_system
 from panini.evaluation.tables import NOTHING, title
 from panini.evaluation.tables import table as grid
 from panini.metrics import DESCRIPTIONS
-from panini.metrics.bootstrap import Interval, paired_interval
+from panini.metrics.bootstrap import paired_interval
 from panini.models.stylegan2 import SIZES
 from panini.reproduce.inputs import Needs
 from panini.reproduce.result import Table, number, verdict
 from panini.reproduce.study import Study, Trained
 from panini.training.critics import AdversarialConfig, FeatureAdversarialConfig
-from panini.training.network import WEIGHTS
+from panini.training.network import WEIGHTS, StartConfig
 from panini.training.restoration import (
     IdentityConfig,
     OutputPhase,
@@ -33,53 +34,51 @@ from panini.training.restoration import (
 )
 from panini.training.warmup import WarmupRunConfig
 
-BASE = "dafi"
-"""The run that most others differ from in one thing."""
-IDENTITY_FILE = "face_identity.safetensors"
+BASE, BASE_RUN = "dafi", "mfr-dafi"
+WARMUP_RUN = "mfr-warmup"
+IDENTITY_FILE, HEADS_FILE = "face_identity.safetensors", "lpips_vgg_heads.safetensors"
 """Of the folder of frozen networks."""
-
 LEAST_SIZE = 128
 """That is ever drawn, px."""
 
 Changes = Mapping[str, Any]
+Sides = tuple[Changes, Changes]
+"""In what the runs without and with an addition differ from the base."""
 
 
 class Addition(NamedTuple):
-    """One row: what is added, and the two runs that tell its effect."""
+    """One row."""
 
+    name: str
+    """Of its runs."""
     label: str
     switch: str
-    without: str
-    added: str
+    """In the recipe."""
+    sides: Callable[[Study, RestorationRunConfig], Sides | str]
+    """Its two runs; or why they cannot be made."""
 
 
-ADDITIONS = (
-    Addition("windows instead of whole faces", "window", "whole", "window"),
-    Addition("growing output", "phases[].size", "whole", "growing"),
-    Addition("LPIPS instead of conv4_3", "perceptual.kind: lpips", "conv4-3", BASE),
-    Addition("identity loss", "identity", BASE, "identity"),
-    Addition("R1 for the discriminator", "adversarial.r1_weight", "critic", "critic-r1"),
-    Addition("discriminator of VGG features", "feature_adversarial", BASE, "features"),
-    Addition("average of the weights", "ema_half_life", "no-average", BASE),
-    Addition("curriculum of degradations", "data.curriculum", BASE, "curriculum"),
-    Addition("faces of the prior in the mix", "a group of prior_live", BASE, "prior-faces"),
-    Addition("masks learn faster", "mask_rate", "mask-rate-1", BASE),
-    Addition("half of the run is warm-up", "panini train warmup", "scratch", "warmed"),
-    Addition("start from a trained network", "transfer", "scratch", BASE),
-)
+class Side(NamedTuple):
+    """One of the two runs of an addition."""
 
-NEEDS = Needs(runs=frozenset({("mfr", "mfr-dafi")}), compared=frozenset({"mfr"}), faces=1)
+    system: str
+    recipe: RestorationRunConfig
+
+
+class Pair(NamedTuple):
+    """An addition with its recipes."""
+
+    addition: Addition
+    without: Side
+    added: Side
 
 
 def additions(study: Study) -> list[Path]:
     """Train what is not trained yet, compare each addition's two runs; returns the files."""
-    names = dict.fromkeys(name for row in ADDITIONS for name in (row.without, row.added))
-    runs = {name: run for name in names if (run := _trained(study, name)) is not None}
-    report = study.evaluate("mfr", "mfr", list(_systems(study, runs)))
-    rows = [row for row in ADDITIONS if {row.without, row.added} <= runs.keys()]
-    absent = {
-        row.label: f"needs {IDENTITY_FILE} in --metrics-dir" for row in ADDITIONS if row not in rows
-    }
+    pairs, absent = _pairs(study)
+    sides = {side.system: side for pair in pairs for side in (pair.without, pair.added)}
+    runs = {name: _trained(study, side) for name, side in sides.items()}
+    report = study.evaluate("mfr", "mfr", list(_systems(study, sides, runs)))
     table = Table(
         name="beyond-additions",
         title="What the training adds to the paper's",
@@ -87,130 +86,227 @@ def additions(study: Study) -> list[Path]:
         absent=absent,
         notes=[
             "A row is two runs that share the rest: seed, faces and their order, number of images. "
-            "A cell is the mean with the addition, and its paired difference from the run without.",
-            "The first two rows draw twice the side of the others, and are set against whole faces "
-            "of that side from the first image on. The last two begin at a new network.",
+            "A cell is the mean with the addition, then its paired difference from the run "
+            "without; better and worse are said of the addition.",
+            "The first two rows draw the larger side, and are set against whole faces of that side "
+            "from the first image on. Warm-up and the start from a trained network are set against "
+            "a new network that begins with restoration.",
             "Seconds are those of training, with and without; where a run was cut off, they are "
             "not known. Intervals are 95 %, from the bootstrap over faces; one seed, so the spread "
             "between seeds is not in them.",
-            "So short a run says what helps at its beginning. What steadies a long one, such as R1 "
-            "or a curriculum, has little to do here.",
+            "A short run says what helps at its beginning. What steadies a long one, such as R1 or "
+            "a curriculum, has little to do there.",
         ],
         more={"runs": {name: _facts(report, name, run) for name, run in runs.items()}},
-        sections=[_effects(report, runs, rows)],
+        sections=[_effects(report, runs, pairs)],
     )
     return study.write(table)
 
 
-def _systems(study: Study, runs: Mapping[str, Trained]) -> Iterator[System]:
-    for name, run in runs.items():
-        net = load_model(run.weights).to(study.device)
-        large = name in _LARGE
-        yield network_system(net, name, size=_size(study, large=large))
+def additions_needs(study: Study) -> Needs:
+    """What they read. The recipes are made, so that one that does not fit is known at once."""
+    _pairs(study)
+    return Needs(runs=frozenset({("mfr", BASE_RUN)}), compared=frozenset({"mfr"}), faces=1)
 
 
 # ----------------------------------------------------------------------------------------------
 # Runs
 
-_LARGE = frozenset({"whole", "window", "growing"})
-"""Runs that draw twice the side of the base, where that does not draw the network's own."""
+
+def _pairs(study: Study) -> tuple[list[Pair], dict[str, str]]:
+    """Recipes of the additions; and those that this study cannot measure, with the reason."""
+    base = study.restoration_recipe("mfr", BASE_RUN, {"fusion_method": BASE})
+    known = [Side(BASE, base)]
+    pairs, absent = [], {}
+    for addition in ADDITIONS:
+        sides = addition.sides(study, base)
+        if isinstance(sides, str):
+            absent[addition.label] = sides
+            continue
+        names = (f"no-{addition.name}", addition.name)
+        without, added = (
+            _side(study, known, name, changes) for name, changes in zip(names, sides, strict=True)
+        )
+        pairs.append(Pair(addition, without, added))
+    return pairs, absent
 
 
-def _size(study: Study, *, large: bool) -> int | None:
-    """Side that is drawn, px; None = the network's own."""
-    size = study.config.evaluation.size
-    return 2 * size if large and size is not None else size
+def _side(study: Study, known: list[Side], name: str, changes: Changes) -> Side:
+    """A run; where one of the known ones is the same but for its folder, that."""
+    recipe = study.fitted(known[0].recipe, f"mfr-{name}", changes)
+    for side in known:
+        if side.recipe.model_copy(update={"out": recipe.out}) == recipe:
+            return side
+    known.append(Side(name, recipe))
+    return known[-1]
 
 
-def _trained(study: Study, name: str) -> Trained | None:
-    """One of the runs; None where a network that it learns by is not there."""
-    start = {"fusion_method": "dafi"}
-    if name == BASE:
-        return study.restoration("mfr", "mfr-dafi", start)
-    base = study.restoration_recipe("mfr", "mfr-dafi", start)
-    changes = _changes(study, base, name)
-    if changes is None:
-        return None
-    starts = {"scratch": start | {"transfer": None}, "warmed": None}
-    return study.restoration("mfr", f"mfr-{name}", starts.get(name, start), **changes)
+def _trained(study: Study, side: Side) -> Trained:
+    if side.system == BASE:
+        return study.run(BASE_RUN, side.recipe)
+    warm = None
+    if side.recipe.init is not None:
+        warm = study.run(WARMUP_RUN, _warmup_recipe(study, side.recipe))
+    run = study.run(f"mfr-{side.system}", side.recipe)
+    return run if warm is None else _together(warm, run)
 
 
-def _changes(study: Study, base: RestorationRunConfig, name: str) -> Changes | None:
-    """In what a run's recipe differs from the base, beside the start; None: it cannot be run."""
-    match name:
-        case "scratch":
-            return {}
-        case "warmed":
-            images = max(1, base.images // 2)
-            warm = study.warmup("mfr-warmup", _warmup_recipe(study, base, images))
-            return {"init": warm.weights, "images": images}
-        case "identity":
-            path = _identity_file(study)
-            term = None if path is None else IdentityConfig(weights=path, weight=3.0, every=2)
-            return None if term is None else {"identity": term}
-        case "whole" | "window" | "growing":
-            return {"phases": _phases(study, base, name)}
-        case "conv4-3":
-            return {"perceptual": PerceptualConfig(vgg=base.perceptual.vgg)}
-        case "critic" | "critic-r1":
-            weight, (scale, patch) = 0.5 if name == "critic-r1" else 0.0, _place(base)
-            critic = AdversarialConfig(r1_weight=weight, scale=scale, patch=patch)
-            return {"adversarial": critic}
-        case "features":
-            scale, patch = _place(base)
-            critic = FeatureAdversarialConfig(vgg=base.perceptual.vgg, scale=scale, patch=patch)
-            return {"feature_adversarial": critic}
-        case "no-average":
-            return {"ema_half_life": 0}
-        case "curriculum":
-            return {"data": _mild_first(base)}
-        case "prior-faces":
-            return {"data": _with_prior_faces(base)}
-        case "mask-rate-1":
-            return {"mask_rate": 1.0}
-    raise AssertionError(name)
+def _together(first: Trained, second: Trained) -> Trained:
+    """Two stages as one run: the second's network, and what both have cost."""
+    seconds = None
+    if first.seconds is not None and second.seconds is not None:
+        seconds = first.seconds + second.seconds
+    images = first.images + second.images
+    return Trained(folder=second.folder, images=images, seconds=seconds)
 
 
-def _phases(study: Study, base: RestorationRunConfig, name: str) -> tuple[OutputPhase, ...]:
-    """What is drawn: whole faces of the large side, their windows, or smaller faces first."""
-    large = _size(study, large=True)
-    always = 10 * base.images
-    if name != "growing":
-        return (OutputPhase(until=always, window=32 if name == "window" else 64, size=large),)
-    assert base.start is not None  # the budget saw to it
-    whole = large or base.start.shape().out_size
-    small = max(LEAST_SIZE, whole // 2)
+def _systems(
+    study: Study, sides: Mapping[str, Side], runs: Mapping[str, Trained]
+) -> Iterator[System]:
+    for name, run in runs.items():
+        _, size = sides[name].recipe.output_at(run.images)
+        yield network_system(load_model(run.weights).to(study.device), name, size=size)
+
+
+# ----------------------------------------------------------------------------------------------
+# Additions
+
+
+def _windows(study: Study, base: RestorationRunConfig) -> Sides:
+    """Half a face's side at a time."""
+    whole = OutputPhase(until=_never(base), size=_large(base))
+    half = whole.model_copy(update={"window": 32})
+    # A discriminator of whole faces cannot look at a window.
+    alone = {"adversarial": None, "feature_adversarial": None}
+    return {"phases": (whole,), **alone}, {"phases": (half,), **alone}
+
+
+def _growing(study: Study, base: RestorationRunConfig) -> Sides:
+    """Faces of half the side for three quarters of the run."""
+    large = _large(base)
+    whole = OutputPhase(until=_never(base), size=large)
+    small = max(LEAST_SIZE, (large or _start(base).shape().out_size) // 2)
     first = OutputPhase(until=max(1, base.images * 3 // 4), size=small)
-    return (first, OutputPhase(until=always, size=large))
+    return {"phases": (whole,)}, {"phases": (first, whole)}
 
 
-def _identity_file(study: Study) -> Path | None:
-    """Of the descriptor's weights, where there is one."""
-    folder = study.options.metrics_dir
-    path = None if folder is None else folder / IDENTITY_FILE
-    return path if path is not None and path.is_file() else None
+def _lpips(study: Study, base: RestorationRunConfig) -> Sides | str:
+    heads = base.perceptual.heads or _frozen(study, HEADS_FILE)
+    if heads is None:
+        return f"needs {HEADS_FILE} in --metrics-dir"
+    vgg = base.perceptual.vgg
+    plain, ours = PerceptualConfig(vgg=vgg), base.perceptual
+    if ours.kind != "lpips":
+        ours = PerceptualConfig(kind="lpips", vgg=vgg, heads=heads, weight=4.0)
+    return {"perceptual": plain}, {"perceptual": ours}
 
 
-def _warmup_recipe(study: Study, base: RestorationRunConfig, images: int) -> WarmupRunConfig:
-    """Stage 2 of the base's network, on as many faces a batch, all of them the prior's."""
+def _identity(study: Study, base: RestorationRunConfig) -> Sides | str:
+    weights = _frozen(study, IDENTITY_FILE)
+    if weights is None:
+        return f"needs {IDENTITY_FILE} in --metrics-dir"
+    return {"identity": None}, {"identity": IdentityConfig(weights=weights, weight=3.0, every=2)}
+
+
+def _r1(study: Study, base: RestorationRunConfig) -> Sides:
+    critic = base.adversarial
+    if critic is None:
+        scale, patch = _place(base)
+        critic = AdversarialConfig(scale=scale, patch=patch)
+    plain, ours = (critic.model_copy(update={"r1_weight": weight}) for weight in (0.0, 0.5))
+    return {"adversarial": plain}, {"adversarial": ours}
+
+
+def _features(study: Study, base: RestorationRunConfig) -> Sides:
+    scale, patch = _place(base)
+    critic = FeatureAdversarialConfig(vgg=base.perceptual.vgg, scale=scale, patch=patch)
+    return {"feature_adversarial": None}, {"feature_adversarial": critic}
+
+
+def _average(study: Study, base: RestorationRunConfig) -> Sides:
+    return {"ema_half_life": 0}, {"ema_half_life": base.ema_half_life or 10_000}
+
+
+def _curriculum(study: Study, base: RestorationRunConfig) -> Sides:
+    """The milder half of the downsampling for the first half of the run."""
+    whole = base.data.degradations[0]
+    low, high = whole.low_side
+    milder: Changes = {"low_side": ((low + high) // 2, high)}
+    if whole.rate is not None:
+        low, high = whole.rate
+        milder = {"rate": (low, (low + high) / 2)}
+    phase = DegradationPhase(until=max(1, base.images // 2), weights=(0.0, 1.0))
+    changes = {
+        "degradations": (whole, whole.model_copy(update=milder)),
+        "degradation_weights": (1.0, 0.0),
+        "curriculum": (phase,),
+    }
+    return {}, {"data": base.data.model_copy(update=changes)}
+
+
+def _prior_faces(study: Study, base: RestorationRunConfig) -> Sides:
+    """One face of each batch is the prior's, in place of one of the first group."""
+    first, *others = base.data.groups
+    if first.count > 1:
+        first = first.model_copy(update={"count": first.count - 1})
+    finest = base.data.groups[-1]
+    drawn = GroupConfig(source=_live(base), count=1, gt_size=finest.gt_size, scales=finest.scales)
+    return {}, {"data": _with_groups(base, (first, *others, drawn))}
+
+
+def _mask_rate(study: Study, base: RestorationRunConfig) -> Sides:
+    fast = base.mask_rate if base.mask_rate != 1 else 3.0
+    return {"mask_rate": 1.0}, {"mask_rate": fast}
+
+
+def _warmup(study: Study, base: RestorationRunConfig) -> Sides:
+    """Half of the images are stage 2's."""
+    init = study.folder(WARMUP_RUN) / WEIGHTS
+    images = max(1, base.images // 2)
+    return _scratch(base), {"start": None, "init": init, "images": images}
+
+
+def _transfer(study: Study, base: RestorationRunConfig) -> Sides | str:
+    if _start(base).transfer is None:
+        return "the budget's recipe names no network to start from"
+    return _scratch(base), {}
+
+
+ADDITIONS = (
+    Addition("windows", "windows instead of whole faces", "phases[].window", _windows),
+    Addition("growing", "growing output", "phases[].size", _growing),
+    Addition("lpips", "LPIPS instead of conv4_3", "perceptual.kind: lpips", _lpips),
+    Addition("identity", "identity loss", "identity", _identity),
+    Addition("r1", "R1 for the discriminator", "adversarial.r1_weight", _r1),
+    Addition("features", "discriminator of VGG features", "feature_adversarial", _features),
+    Addition("average", "average of the weights", "ema_half_life", _average),
+    Addition("curriculum", "curriculum of degradations", "data.curriculum", _curriculum),
+    Addition("prior-faces", "faces of the prior in the mix", "kind: prior_live", _prior_faces),
+    Addition("mask-rate", "masks learn faster", "mask_rate", _mask_rate),
+    Addition("warmup-first", "half of the run is warm-up", "panini train warmup", _warmup),
+    Addition("transfer", "a start from a trained network", "transfer", _transfer),
+)
+
+
+def _start(base: RestorationRunConfig) -> StartConfig:
     assert base.start is not None  # the budget saw to it
-    source = SourceConfig(kind="prior_live", paths=(base.start.prior,))
-    side = base.data.groups[-1].gt_size
-    group = GroupConfig(source=source, count=base.data.batch, gt_size=side, flip=False)
-    return WarmupRunConfig(
-        out=base.out,
-        images=images,
-        # The shape that the runs have: the named size may have bands.
-        size=str(study.folder("mfr-dafi") / WEIGHTS),
-        prior=base.start.prior,
-        degradation_encoder=base.start.degradation_encoder,
-        data=base.data.model_copy(update={"groups": (group,)}),
-        learning_rate=base.learning_rate,
-        warmup_images=base.warmup_images,
-        mask_rate=base.mask_rate,
-        precision=base.precision,
-        log_every_s=base.log_every_s,
-    )
+    return base.start
+
+
+def _scratch(base: RestorationRunConfig) -> Changes:
+    """A new network, but for its prior and degradation encoder."""
+    return {"start": _start(base).model_copy(update={"transfer": None})}
+
+
+def _never(base: RestorationRunConfig) -> int:
+    """An image that the run does not come to."""
+    return base.images + 1
+
+
+def _large(base: RestorationRunConfig) -> int | None:
+    """Twice the side that the base draws, px; None, where that is the network's own already."""
+    _, size = base.output_at(base.images)
+    return None if size is None else min(2 * size, _start(base).shape().out_size)
 
 
 def _place(base: RestorationRunConfig) -> tuple[int, int]:
@@ -219,26 +315,42 @@ def _place(base: RestorationRunConfig) -> tuple[int, int]:
     return scale, max(min(SIZES), scale // 4)
 
 
-def _mild_first(base: RestorationRunConfig) -> DataConfig:
-    """The milder half of the low sides for the first half of the run."""
-    whole = base.data.degradations[0]
-    low, high = whole.low_side
-    mild = whole.model_copy(update={"low_side": ((low + high) // 2, high)})
-    phase = DegradationPhase(until=max(1, base.images // 2), weights=(0.0, 1.0))
-    changes = {"degradations": (whole, mild), "degradation_weights": (1.0, 0.0)}
-    return base.data.model_copy(update={**changes, "curriculum": (phase,)})
+def _live(base: RestorationRunConfig) -> SourceConfig:
+    return SourceConfig(kind="prior_live", paths=(_start(base).prior,))
 
 
-def _with_prior_faces(base: RestorationRunConfig) -> DataConfig:
-    """One face of each batch is the prior's, in place of one of the first group."""
-    assert base.start is not None  # the budget saw to it
-    first, *others = base.data.groups
-    if first.count > 1:
-        first = first.model_copy(update={"count": first.count - 1})
-    side, scales = base.data.groups[-1].gt_size, base.data.groups[-1].scales
-    source = SourceConfig(kind="prior_live", paths=(base.start.prior,))
-    drawn = GroupConfig(source=source, count=1, gt_size=side, scales=scales)
-    return base.data.model_copy(update={"groups": (first, *others, drawn)})
+def _with_groups(base: RestorationRunConfig, groups: tuple[GroupConfig, ...]) -> DataConfig:
+    return base.data.model_copy(update={"groups": groups})
+
+
+def _frozen(study: Study, name: str) -> Path | None:
+    """A file of the frozen networks, where it is there."""
+    folder = study.options.metrics_dir
+    path = None if folder is None else folder / name
+    return path if path is not None and path.is_file() else None
+
+
+def _warmup_recipe(study: Study, recipe: RestorationRunConfig) -> WarmupRunConfig:
+    """Stage 2 before a run: on as many faces a batch, all of them the prior's."""
+    base = study.restoration_recipe("mfr", BASE_RUN, {"fusion_method": BASE})
+    group = GroupConfig(
+        source=_live(base), count=base.data.batch, gt_size=base.data.groups[-1].gt_size, flip=False
+    )
+    warmup = WarmupRunConfig(
+        out=recipe.out,
+        images=recipe.images,
+        # The shape that the runs have: the named size may have bands.
+        size=str(study.folder(BASE_RUN) / WEIGHTS),
+        prior=_start(base).prior,
+        degradation_encoder=_start(base).degradation_encoder,
+        data=_with_groups(base, (group,)),
+        learning_rate=base.learning_rate,
+        warmup_images=base.warmup_images,
+        mask_rate=base.mask_rate,
+        precision=base.precision,
+        log_every_s=base.log_every_s,
+    )
+    return study.fitted(warmup, WARMUP_RUN, {})
 
 
 # ----------------------------------------------------------------------------------------------
@@ -251,7 +363,7 @@ def _facts(report: Report, name: str, run: Trained) -> dict[str, Any]:
     return {"images": run.images, "seconds": run.seconds, "scores": scores}
 
 
-def _effects(report: Report, runs: Mapping[str, Trained], rows: Sequence[Addition]) -> str:
+def _effects(report: Report, runs: Mapping[str, Trained], pairs: Sequence[Pair]) -> str:
     names = {report.names.get(metric, metric): metric for metric in report.metrics}
     # With peak 1 the difference of PSNR is the same.
     named = {
@@ -261,17 +373,17 @@ def _effects(report: Report, runs: Mapping[str, Trained], rows: Sequence[Additio
     }
     head = ["addition", "switch", "seconds", *(title(DESCRIPTIONS[name]) for name in named)]
     lines = []
-    for row in rows:
-        seconds = f"{_seconds(runs[row.added])} / {_seconds(runs[row.without])}"
-        cells = [_effect(report, row, name, metric) for name, metric in named.items()]
-        lines.append([row.label, f"`{row.switch}`", seconds, *cells])
+    for pair in pairs:
+        seconds = " / ".join(_seconds(runs[side.system]) for side in (pair.added, pair.without))
+        cells = [_effect(report, pair, name, metric) for name, metric in named.items()]
+        lines.append([pair.addition.label, f"`{pair.addition.switch}`", seconds, *cells])
     return grid(head, lines)
 
 
-def _effect(report: Report, row: Addition, name: str, metric: str) -> str:
-    mean: Interval = report.mean(row.added, metric)
-    change = paired_interval(report.values(row.added, metric), report.values(row.without, metric))
-    alone = number(name, mean).partition(" ")[0]
+def _effect(report: Report, pair: Pair, name: str, metric: str) -> str:
+    added, without = pair.added.system, pair.without.system
+    alone = number(name, report.mean(added, metric))
+    change = paired_interval(report.values(added, metric), report.values(without, metric))
     return f"{alone}: {number(name, change, signed=True)} {verdict(name, change)}"
 
 

@@ -26,8 +26,7 @@ from panini.evaluation.tables import table as grid
 from panini.metrics.bootstrap import Interval, mean_interval
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import Task
-from panini.reproduce.additions import NEEDS as ADDITIONS_NEEDS
-from panini.reproduce.additions import additions
+from panini.reproduce.additions import additions, additions_needs
 from panini.reproduce.fusion import METHODS, network_entry
 from panini.reproduce.inputs import Needs
 from panini.reproduce.result import Row, Table, measured, number
@@ -48,7 +47,7 @@ def beyond(study: Study) -> list[Path]:
 
 def beyond_needs(study: Study) -> Needs:
     """What the parts that are asked for read."""
-    return reduce(or_, (NEEDS[name] for name in study.chosen(PARTS)))
+    return reduce(or_, (NEEDS[name](study) for name in study.chosen(PARTS)))
 
 
 def _variant_needs(run: str) -> Needs:
@@ -56,12 +55,18 @@ def _variant_needs(run: str) -> Needs:
     return Needs(runs=runs, compared=frozenset({"mfr"}), faces=1)
 
 
-NEEDS: dict[str, Needs] = {
-    "levels": Needs(networks=frozenset({"mfr"}), masks=True, compared=frozenset({"mfr"}), faces=1),
-    "pairs": Needs(encoders=frozenset({"pairs-udrl", "pairs-dasr"}), faces=LEAST_FACES),
-    "masks": _variant_needs("mfr-constant"),
-    "dre": _variant_needs("mfr-dre"),
-    "additions": ADDITIONS_NEEDS,
+NEEDS: dict[str, Callable[[Study], Needs]] = {
+    "levels": lambda _: Needs(
+        networks=frozenset({"mfr"}), masks=True, compared=frozenset({"mfr"}), faces=1
+    ),
+    "pairs": lambda _: Needs(
+        encoders=frozenset({"pairs-udrl", "pairs-dasr"}),
+        faces=LEAST_FACES,
+        faces_for="the part pairs of beyond",
+    ),
+    "masks": lambda _: _variant_needs("mfr-constant"),
+    "dre": lambda _: _variant_needs("mfr-dre"),
+    "additions": additions_needs,
 }
 """Part → what it reads."""
 

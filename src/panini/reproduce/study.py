@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from panini import evaluation
 from panini.checkpoints import load_model
+from panini.config import validated
 from panini.errors import ConfigError, DataError, TrainingError
 from panini.evaluation import Plan, Report, System
 from panini.images import write_whole
@@ -32,6 +33,17 @@ from panini.training.warmup import WarmupRunConfig
 logger = logging.getLogger(__name__)
 
 DONE, STUDY = "done.json", "study.json"
+
+_FACES = "a tar shard, or a folder of faces or of shards"
+_EXPECTED = {
+    "--data": _FACES,
+    "--train": _FACES,
+    "--metrics-dir": "the folder of the frozen networks",
+    "--models": "the folder of other restorers' official weights",
+}
+"""Option → what its path leads to."""
+_FOLDERS = ("--metrics-dir", "--models")
+"""Options that take no file."""
 
 RecipeT = TypeVar("RecipeT", bound=RunConfig)
 
@@ -86,7 +98,7 @@ class Study:
     Raises:
         ConfigError: The folder is another budget's, or two networks are for one task.
         CheckpointError: A network cannot be loaded.
-        DataError: A path is missing.
+        DataError: A path is missing, or a file where a folder is expected.
     """
 
     def __init__(self, options: Options) -> None:
@@ -164,8 +176,8 @@ class Study:
             ("--models", options.models),
             *(("--train", path) for path in options.train),
         ):
-            if path is not None and not path.exists():
-                raise DataError(f"{path}: no such file or folder; see {name}")
+            if path is not None:
+                _check_path(name, path)
 
     def claim(self) -> None:
         """Mark the folder as this budget's, once all that is asked for can be made."""
@@ -195,29 +207,26 @@ class Study:
         return (self.folder(name) / DONE).is_file()
 
     def restoration(
-        self, task: Task, name: str, start: Mapping[str, Any] | None, **changes: Any
+        self, task: Task, name: str, start: Mapping[str, Any], **changes: Any
     ) -> Trained:
         """A run of the restoration stage.
 
         Args:
             task: Says which recipe of the budget.
             name: Of the run and its folder.
-            start: What differs in the recipe's `start`; None: it goes on from the `init` of
-                `changes`.
+            start: What differs in the recipe's `start`.
             changes: What differs beside.
         """
-        recipe = self.restoration_recipe(task, name, start, **changes)
-        return self._run(name, recipe, restoration.train)
+        return self.run(name, self.restoration_recipe(task, name, start, **changes))
 
     def restoration_recipe(
-        self, task: Task, name: str, start: Mapping[str, Any] | None, **changes: Any
+        self, task: Task, name: str, start: Mapping[str, Any], **changes: Any
     ) -> RestorationRunConfig:
         """What `restoration` trains by."""
         recipe = self.budget.restoration[task]
         assert recipe.start is not None  # the budget saw to it
-        first = None if start is None else recipe.start.model_copy(update=dict(start))
-        fixed = {"start": first, "images": self.images(task)}
-        return self._fitted(recipe, name, fixed | changes)
+        fixed = {"start": recipe.start.model_copy(update=dict(start)), "images": self.images(task)}
+        return self.fitted(recipe, name, fixed | changes)
 
     def images(self, task: Task) -> int:
         """Of each run for a task."""
@@ -228,21 +237,20 @@ class Study:
         fields = self.budget.restoration[task].model_dump()
         return Path(resolve_untrained(fields, self.out / "start")["start"]["prior"])
 
-    def warmup(self, name: str, recipe: WarmupRunConfig) -> Trained:
-        """A run of the warm-up stage."""
-        return self._run(name, self._fitted(recipe, name, {}), warmup.train)
-
     def degradation(self, name: str, **changes: Any) -> Trained:
         """A run of the degradation stage."""
-        recipe = self.degradation_recipe(name, **changes)
-        return self._run(name, recipe, degradation.train)
+        return self.run(name, self.degradation_recipe(name, **changes))
 
     def degradation_recipe(self, name: str, **changes: Any) -> DegradationRunConfig:
         """What `degradation` trains by."""
-        return self._fitted(self.budget.degradation, name, changes)
+        return self.fitted(self.budget.degradation, name, changes)
 
-    def _fitted(self, recipe: RecipeT, name: str, changes: Mapping[str, Any]) -> RecipeT:
-        """A recipe with this study's folder, seed, faces and frozen networks."""
+    def fitted(self, recipe: RecipeT, name: str, changes: Mapping[str, Any]) -> RecipeT:
+        """A recipe with changes, and with this study's folder, seed, faces and frozen networks.
+
+        Raises:
+            ConfigError: The changes do not fit the recipe.
+        """
         fixed = {"out": self.folder(name), "seed": self.config.seed, "device": self.options.device}
         fields = recipe.model_copy(update={**changes, **fixed}).model_dump()
         if self.options.train:
@@ -250,9 +258,10 @@ class Study:
         if self.options.metrics_dir is not None:
             fields = with_networks_of(fields, self.options.metrics_dir)
         fields = resolve_untrained(fields, self.out / "start")
-        return type(recipe).model_validate(fields)
+        return validated(fields, type(recipe), f"run {name}")
 
-    def _run(self, name: str, recipe: RecipeT, train: Callable[[RecipeT], bool]) -> Trained:
+    def run(self, name: str, recipe: RunConfig) -> Trained:
+        """Train by a recipe of any stage, unless that is done."""
         folder = self.folder(name)
         keep_recipe(folder, recipe)
         done = folder / DONE
@@ -260,7 +269,7 @@ class Study:
             fresh = not (folder / "checkpoints").exists()
             logger.info("run %s: %d images, in %s", name, recipe.images, folder)
             since = time.monotonic()
-            if not train(recipe):
+            if not _train(recipe):
                 raise TrainingError(f"{folder}: not at its end; the same command goes on")
             seconds = round(time.monotonic() - since, 1) if fresh else None
             write_whole(done, json.dumps({"images": recipe.images, "seconds": seconds}).encode())
@@ -363,6 +372,23 @@ class Study:
             metrics_dir=self.options.metrics_dir,
             device=self.device,
         )
+
+
+def _train(recipe: RunConfig) -> bool:
+    if isinstance(recipe, RestorationRunConfig):
+        return restoration.train(recipe)
+    if isinstance(recipe, WarmupRunConfig):
+        return warmup.train(recipe)
+    assert isinstance(recipe, DegradationRunConfig)
+    return degradation.train(recipe)
+
+
+def _check_path(name: str, path: Path) -> None:
+    expected = _EXPECTED[name]
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; see {name}: expected {expected}")
+    if name in _FOLDERS and not path.is_dir():
+        raise DataError(f"{path}: is a file, expected {expected}; name that folder with {name}")
 
 
 def _by_task(names: Sequence[str]) -> dict[Task, str]:
