@@ -275,7 +275,7 @@ class MobileStyleGAN(GanPrior):
                 target = haar_downsample(_shrink(image, 2 * side)).flatten(2)[0].double()
                 both = torch.cat([x, target])
                 grams[side] = grams.get(side, 0) + both @ both.T / both.shape[1]
-        return {2 * side: self._solve_head(side, grams[side] / num_samples) for side in sides}
+        return {2 * side: self.solve_head(side, grams[side] / num_samples) for side in sides}
 
     def _trace(self, ws: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """Features after every block, and the image."""
@@ -287,8 +287,16 @@ class MobileStyleGAN(GanPrior):
             features[8 << index] = x
         return features, self.heads[str(self.size)](x, ws[:, -1])
 
-    def _solve_head(self, side: int, gram: Tensor) -> float:
-        """Ridge solution from the Gram matrix of (feature, 1, target); PSNR of the fit."""
+    def solve_head(self, side: int, gram: Tensor) -> float:
+        """Put a ridge solution into the head that draws `2 * side` px.
+
+        Args:
+            side: Of its feature, px.
+            gram: Mean of b bᵀ over the pixels, b = (feature, 1, `haar_downsample` of the image).
+
+        Returns:
+            PSNR of the fit in dB (peak 2).
+        """
         n = gram.shape[0] - 12
         xx, xy, yy = gram[:n, :n], gram[:n, n:], gram[n:, n:]
         ridge = 1e-4 * xx.diagonal().mean() * torch.eye(n, dtype=xx.dtype)
