@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from panini.checkpoints import save_model
-from panini.cli.evaluate import _bar, evaluate
+from panini.cli.evaluate import _bar, _tell_steps, evaluate
 from panini.models.panini_net import PaniniNet, named_config
 
 METRICS = "psnr,ssim,lpips,identity,grid,theta"
@@ -123,6 +124,19 @@ def test_the_papers_degradations(tmp_path, photo) -> None:
     checked = run_command(*options, "--degradations", "paper", "--check")
     assert checked.exit_code == 2
     assert "--check is for --degradations floor, not for paper" in checked.stderr
+
+
+def test_steps_after_the_last_face_are_told(monkeypatch, capsys) -> None:
+    level = logging.root.level
+    monkeypatch.setattr(logging.root, "handlers", [])
+    try:
+        _tell_steps()
+        logging.getLogger("panini.evaluation.sets").info("distances of sets: the truth")
+    finally:
+        logging.root.setLevel(level)
+    told = capsys.readouterr()
+    assert "distances of sets: the truth" in told.err
+    assert told.out == ""  # that is the report's
 
 
 def test_the_bar_shows_at_once_how_many_faces_there_are() -> None:

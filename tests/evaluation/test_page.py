@@ -83,8 +83,12 @@ def test_lines_join_means_and_space_rates_evenly() -> None:
 
 
 def test_systems_differ_by_shape_as_well() -> None:
-    shapes = re.findall(r'd="(M8 8[^"]*)"', legend({str(n): n for n in range(7)}))
-    assert len(set(shapes)) == 7
+    entries = re.findall(
+        r'd="(M8 8[^"]*)".*?stroke="(#\w+)"', legend({str(n): n for n in range(28)})
+    )
+    shapes = [shape for shape, _ in entries]
+    assert len(set(shapes[:7])) == 7
+    assert len(set(entries)) == len(entries) == 28
 
 
 def test_the_sheet_is_a_grid_of_pictures(face) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from panini.evaluation import Plan, run
 from panini.evaluation.cases import Cases
 from panini.evaluation.output import FILES
 from panini.images import to_tensor
+from panini.metrics.distribution import FeatureNetwork
 from panini.metrics.judge import load_judge
 from panini.metrics.psnr import psnr
 
@@ -250,6 +252,60 @@ def test_sets_are_compared_by_the_network_at_hand(
     assert told["kid_vgg16_caffe"]["subsets"] == kept["kid_vgg16_caffe"].subsets
     with pytest.raises(DataError, match="fid needs at least two faces; leave it out"):
         run(plan(metrics=("fid",), limit=1, metrics_dir=metrics_dir), [one])
+
+
+class Sampling(torch.nn.Module):
+    """Reduces without averaging, as the official Inception does."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(images, (8, 8), mode="nearest").flatten(1)
+
+
+def larger(draw: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same faces at twice the side, with detail that only this side can show."""
+    signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+
+    def draw_twice(lq: torch.Tensor) -> torch.Tensor:
+        faces = F.interpolate(draw(lq), scale_factor=2, mode="nearest")
+        half = faces.shape[-1] // 2
+        return faces + 26 / 127.5 * signs.tile(half, half)
+
+    return draw_twice
+
+
+@pytest.mark.parametrize("task", ["mfr", "sr16"])
+def test_sets_are_compared_at_the_truths_own_side(
+    plan: MakePlan, drawing, monkeypatch, caplog, task
+) -> None:
+    network = FeatureNetwork("inception", Sampling())
+    monkeypatch.setattr("panini.evaluation.sets.load_feature_network", lambda *_: network)
+    wish = plan(metrics=("fid", "kid"), task=task)
+    known = oracle(wish)
+
+    def pale(lq: torch.Tensor) -> torch.Tensor:
+        return 0.7 * known(lq)
+
+    systems = [drawing("own", pale), drawing("twice", larger(pale))]
+    with caplog.at_level(logging.INFO, "panini.evaluation"):
+        sets = run(wish, systems).sets
+    assert sets["own"]["fid_inception"] > 0.1
+    assert sets["twice"] == pytest.approx(sets["own"], rel=1e-4)
+    told = [record.message for record in caplog.records]
+    assert told == [f"distances of sets: {name}" for name in ("the truth", *sets)]
+
+
+def test_features_of_earlier_versions_are_computed_anew(
+    plan: MakePlan, drawing, metrics_dir: Path, caplog
+) -> None:
+    wish = plan(metrics=("fid",), metrics_dir=metrics_dir)
+    systems = [drawing("own", unchanged)]
+    report = run(wish, systems)
+    for path in wish.out.glob("features/*.npz"):
+        with np.load(path) as kept:
+            keys, features = kept["keys"], kept["features"]
+        np.savez(path, keys=keys, features=features * (2 if "own" in path.name else 1))
+    assert run(wish, systems).sets == report.sets
+    assert "damaged" not in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "other", "short"])

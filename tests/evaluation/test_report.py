@@ -131,6 +131,8 @@ def test_theta_over_the_rates() -> None:
     falling = {"a": [0.1, 0.2, 0.3, 0.4], "b": [0.1, 0.2, 0.2, 0.4]}
     test = ThetaResult(rates=THETA_RATES, thetas=falling)
     assert test.rising == 0.5
+    assert test.rising_interval == mean_interval([1.0, 0.0])
+    assert (test.rising_interval.low, test.rising_interval.high) == (0, 1)
     assert test.means == pytest.approx([0.1, 0.2, 0.25, 0.4])
     assert test.deviations == pytest.approx([0, 0, 0.05, 0])
     assert test.intervals[2] == mean_interval([0.3, 0.2])
@@ -191,10 +193,27 @@ def test_markdown_tells_everything_side_by_side() -> None:
     assert "| ours | 12.35 |" in text
     assert "| peer | 12.35 [10, 14.7] |" in text
     assert "| ours | 0.100 [0.100, 0.100] ± 0.000 | 0.200 [0.200, 0.200] ± 0.000 |" in text
+    assert "| 100.0 % [100.0, 100.0] of faces |" in text
     assert "| ours | lpips_vgg_caffe at least 25 % below the input's | -50.0 % | met |" in text
     assert (
         "| peer | lpips_vgg_caffe at least 25 % below the input's | +0.0 % | **missed** |" in text
     )
+
+
+def test_a_mean_says_where_it_lacks_faces() -> None:
+    faces = [row("a", 80, lpips=0.2), row("b", 20, lpips=math.nan)]
+    found = report(ours=faces)
+    found.rows["input"][0].scores["psnr"] = math.nan
+    text = markdown(found, summarise(found))
+    name = "LPIPS (Caffe's VGG-16)"
+    assert (
+        f"| all (2) | {name} ↓ | 0.4000 [0.4000, 0.4000] | 0.2000 [0.2000, 0.2000] (1 of 2) |"
+        in (text)
+    )
+    assert f"| all (2) | {name} | -50.0 % [-50.0, -50.0] (1 of 2) |" in text
+    assert f"| severe (1) | {name} ↓ | 0.4000 [0.4000, 0.4000] | – |" in text
+    assert "| all (2) | PSNR, dB ↑ | 20.00 [20.00, 20.00] (1 of 2) | 20.00 [20.00, 20.00] |" in text
+    assert "| all (2) | SSIM ↑ | 0.5000 [0.5000, 0.5000] | 0.5000 [0.5000, 0.5000] |" in text
 
 
 def test_json_holds_everything_and_no_nan() -> None:
@@ -213,6 +232,8 @@ def test_json_holds_everything_and_no_nan() -> None:
     assert data["gt_sharpness"] == {"mean": 0.1, "low": 0.1, "high": 0.1, "count": 1}
     assert data["degradations"] == "floor"
     assert [one["mean"] for one in data["theta"]["ours"]["intervals"]] == [0.1, 0.2, 0.3, 0.4]
+    assert data["theta"]["ours"]["rising"] == 1
+    assert data["theta"]["ours"]["rising_interval"] == {"mean": 1, "low": 1, "high": 1, "count": 1}
 
 
 def test_totals_are_a_csv_as_well() -> None:

@@ -75,7 +75,11 @@ def test_faces_must_do(options, trained, tmp_path):
     Image.new("RGB", (200, 200)).save(few / "small.png")
     with pytest.raises(DataError, match="expected an aligned square face of at least 256 px"):
         reproduce("table3", options(data=few))
-    with pytest.raises(DataError, match="few: expected at least 20 faces, found 1"):
+    message = (
+        "few: expected at least 20 faces for the part pairs of beyond, found 1; name more faces "
+        "with --data, or leave that part out: --only"
+    )
+    with pytest.raises(DataError, match=message):
         reproduce("beyond", options(data=few, only=("pairs",)))
     assert trained == []
 

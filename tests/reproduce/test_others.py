@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -10,8 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from panini.errors import DataError, MissingExtraError
 from panini.reproduce import reproduce
+from panini.reproduce.fusion import table_needs
+from panini.reproduce.inputs import check_needs
 from panini.reproduce.others import official_rows
+from panini.reproduce.result import Row
 from panini.reproduce.study import Study
 
 
@@ -74,7 +79,51 @@ def test_without_files_all_are_absent(options, models):
     assert official_rows(Study(options()), "mfr")[1].keys() == {"GFP-GAN", "GPEN"}
     found, absent = official_rows(Study(options(models=models)), "sr16")
     assert found == []
-    assert set(absent) == {"GLEAN", "pSp"}
+    assert set(absent) == {"GLEAN", "pSp", "GFPGANv1.4.pth", "GPEN-512.pth"}
+    assert "not read for 16× super-resolution" in absent["GFPGANv1.4.pth"]
+
+
+def test_files_are_opened_before_anything_is_trained(options, models, tmp_path, caplog):
+    study = Study(options(models=models, only=("official",)))
+    check_needs(study, table_needs(study, "table1"))
+    (record,) = caplog.records
+    assert "GPEN-512.pth: is no network that spandrel knows" in record.message
+    assert record.message.endswith("it will have no row")
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    study = Study(options(models=nothing))
+    with pytest.raises(DataError, match=r"nothing: expected official weights \(.*\), found none"):
+        check_needs(study, table_needs(study, "table1"))
+
+
+def test_without_spandrel_nothing_is_trained(options, models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    study = Study(options(models=models))
+    with pytest.raises(MissingExtraError, match=r"GFPGANv1\.4\.pth: reading .* the extra peers"):
+        check_needs(study, table_needs(study, "table1"))
+
+
+@pytest.mark.parametrize(("name", "only"), [("table2", ()), ("table3", ()), ("table1", ("dafi",))])
+def test_a_folder_that_nothing_reads_is_told(name, only, options, models, caplog):
+    study = Study(options(models=models, only=only))
+    with caplog.at_level(logging.WARNING, "panini.reproduce"):
+        check_needs(study, table_needs(study, name))
+    assert "models: is not read; others' weights have rows in table 1 alone" in caplog.text
+
+
+def test_latent_optimisation_on_fewer_faces_has_no_distance_of_sets(options, models, monkeypatch):
+    sets = {"fid_vgg16_caffe": 1.0}
+    row = Row(label="PULSE", system="pulse", source="no training", faces=1, sets=sets)
+    monkeypatch.setattr("panini.reproduce.fusion.pulse_row", lambda *_: row)
+    reproduce("table1", options(models=models, only=("official", "pulse")))
+    found = json.loads((options().out / "table1.json").read_text())["rows"]
+    assert [(row["system"], row["faces"]) for row in found] == [
+        *(("input", 2), ("GFPGANv1.4", 2), ("pulse", 1))
+    ]
+    assert found[-1]["sets"] == {}
+    reproduce("table1", options(only=("pulse",)))
+    (alone,) = json.loads((options().out / "table1.json").read_text())["rows"]
+    assert alone["sets"] == sets
 
 
 def test_the_table_has_their_rows_beside_the_input(options, models):

@@ -12,7 +12,15 @@ import pytest
 from panini.evaluation import FaceRow, Plan, Report
 from panini.evaluation.report import SetDistance
 from panini.metrics.bootstrap import Interval
-from panini.reproduce.result import Row, Table, markdown, measured, verdict, write_table
+from panini.reproduce.result import (
+    Row,
+    Table,
+    markdown,
+    measured,
+    verdict,
+    with_comparable_sets,
+    write_table,
+)
 
 
 def rows(psnr: list[float], lpips: list[float]) -> list[FaceRow]:
@@ -75,6 +83,46 @@ def test_verdicts_are_said_of_the_reference():
     assert [verdict("psnr", x) for x in (above, below)] == ["better", "worse"]
     assert [verdict("lpips_vgg_caffe", x) for x in (above, below)] == ["worse", "better"]
     assert verdict("psnr", Interval(1.0, -0.1, 2.0, 9)) == "undecided"
+
+
+def test_without_faces_there_is_no_verdict(table):
+    nothing = Interval(math.nan, math.nan, math.nan, 0)
+    assert verdict("psnr", nothing) == verdict("lpips_vgg_caffe", nothing) == ""
+    ours, theirs = table.rows
+    theirs = replace(theirs, against={"psnr": nothing})
+    text = markdown(replace(table, rows=[ours, theirs]))
+    assert "| noise input | – |" in text
+    assert "better |" not in text
+    assert "worse |" not in text
+
+
+def test_sets_of_other_faces_are_left_out(report):
+    few = Report(
+        plan=report.plan,
+        systems=["input", "pulse"],
+        rows={"input": rows([20.0], [0.5]), "pulse": rows([25.0], [0.1])},
+        set_distances={"pulse": {"fid_vgg16_caffe": SetDistance(interval=Interval(1, 0, 2, 1))}},
+        names=report.names,
+    )
+    ours = measured(Row(label="DAFI", system="dafi", source="here"), report)
+    theirs = measured(Row(label="PULSE", system="pulse", source="there"), few)
+    assert (ours.faces, theirs.faces) == (2, 1)
+    first, second = with_comparable_sets([ours, theirs])
+    assert first == ours
+    assert second == replace(theirs, sets={}, set_intervals={})
+    assert with_comparable_sets([theirs]) == [theirs]
+    table = Table(name="t", title="T", about={"command": "c"}, rows=[first, second])
+    assert (
+        "| PULSE | there | – | – | – | 1 | 25.00 [25.00, 25.00] | 0.100 [0.100, 0.100] | – |"
+        in (markdown(table))
+    )
+
+
+def test_a_mean_of_fewer_faces_says_so(report):
+    report.rows["dafi"][0].scores["lpips"] = math.nan
+    row = measured(Row(label="DAFI", system="dafi", source="here"), report)
+    text = markdown(Table(name="t", title="T", about={"command": "c"}, rows=[row]))
+    assert "| 2 | 24.00 [23.00, 25.00] | 0.200 [0.200, 0.200] (1 of 2) |" in text
 
 
 def test_markdown_says_all_of_it(table):

@@ -106,12 +106,22 @@ def test_a_folder_is_of_one_budget(options):
         Study(options())
 
 
+@pytest.mark.parametrize("name", ["models", "metrics_dir"])
+def test_a_file_is_no_folder(name, options, tmp_path):
+    file = tmp_path / "GFPGANv1.4.pth"
+    file.touch()
+    with pytest.raises(DataError, match=r"pth: is a file, expected the folder of .* with --m"):
+        Study(options(**{name: file}))
+
+
 def test_what_is_missing_is_named(options, tmp_path):
     for name in ("data", "metrics_dir", "models"):
         with pytest.raises(DataError, match=f"none: no such file or folder; see --{name[:5]}"):
             Study(options(**{name: tmp_path / "none"}))
     with pytest.raises(DataError, match="none: no such file or folder; see --train"):
         Study(options(train=(tmp_path / "none",)))
+    with pytest.raises(DataError, match="see --data: expected a tar shard, or a folder of faces"):
+        Study(options(data=tmp_path / "none"))
     study = Study(options(budget=load_budget("laptop"), data=None, metrics_dir=None))
     with pytest.raises(ConfigError, match="--data: this part compares faces"):
         assert study.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -152,6 +153,7 @@ def evaluate(
         overwrite=overwrite,
         check=check,
     )
+    _tell_steps()
     try:
         passed = _evaluate(wish)
     except PaniniError as error:
@@ -321,6 +323,15 @@ def _check_decidable(wanted: Sequence[str], task: Task, degradations: Degradatio
         raise ConfigError(
             f"--check needs {', '.join(missing)}; add to --metrics, or leave that out"
         )
+
+
+def _tell_steps() -> None:
+    """Show what an evaluation logs: the bar counts faces, and steps after the last take time."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from panini.data import resize
 from panini.degradations import SAMPLERS, DegradationParams, bilinear_antialias, degrade
 from panini.errors import DataError
 from panini.evaluation.faces import Face, iter_faces
-from panini.evaluation.plan import THETA, Plan
+from panini.evaluation.plan import THETA, Degradations, Plan
 from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE, GT_SIZE, LQ_SIZE
 from panini.images import RgbImage
 
@@ -88,7 +88,7 @@ class Cases:
         """What is done to a face, told without making it."""
         if self.plan.task == "sr16" or self._lq is not None:
             return None
-        return SAMPLERS[self.plan.degradations](_generator(key, self.plan.seed, stream=0))
+        return random_params(key, self.plan.seed, self.plan.degradations)
 
     def jobs(self, keys: Collection[str], *, rates: bool = True) -> Iterator[Callable[[], Case]]:
         """What makes the cases of some faces, in the order of the data; for any thread.
@@ -116,7 +116,7 @@ class Cases:
         if self._lq is not None:
             lq = self._ready(self._lq[face.key], face)
         elif params is not None:
-            lq = degrade(gt, params, _generator(face.key, self.plan.seed, stream=1))
+            lq = degraded(face.key, gt, self.plan.seed, params)
         else:
             lq = bilinear_antialias(gt, LQ_SIZE)
         steps = THETA_RATES if rates else ()
@@ -148,6 +148,16 @@ class Cases:
                 f"{self.plan.task} and its truth {truth.where}; resize it"
             )
         return lq if self.plan.task == "sr16" else resize(lq, DEGRADED_SIZE)
+
+
+def random_params(key: str, seed: int, degradations: Degradations) -> DegradationParams:
+    """What is done to a face; it hangs on the face's name and the seed alone."""
+    return SAMPLERS[degradations](_generator(key, seed, stream=0))
+
+
+def degraded(key: str, gt: RgbImage, seed: int, params: DegradationParams) -> RgbImage:
+    """A face under `random_params`; the noise hangs on the name and the seed as well."""
+    return degrade(gt, params, _generator(key, seed, stream=1))
 
 
 def at_rate(key: str, gt: RgbImage, seed: int, rate: float) -> RgbImage:

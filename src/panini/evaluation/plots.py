@@ -1,6 +1,7 @@
 """Plots as SVG, drawn by hand: bars with intervals, scatters, lines; no library, no network.
 
-Systems differ in colour (Okabe and Ito's palette, told apart by the colour-blind) and in shape.
+Systems differ in colour (Okabe and Ito's palette, told apart by the colour-blind) and in shape; of
+more systems than colours, each further round pairs the two otherwise.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ def colour(number: int) -> str:
 
 def shape(number: int) -> str:
     """Path of a system's mark, relative to its point."""
-    return _SHAPES[number % len(_SHAPES)]
+    rounds = number // len(COLOURS)
+    return _SHAPES[(number + rounds) % len(_SHAPES)]
 
 
 @dataclass(frozen=True)

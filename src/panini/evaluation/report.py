@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from panini.evaluation.plan import THETA, Plan
 from panini.evaluation.results import FaceRow
@@ -51,12 +51,17 @@ class ThetaResult:
     @property
     def rising(self) -> float:
         """Share of the faces whose θ rises at every step."""
-        return rising(list(self.thetas.values()))
+        return self.rising_interval.mean
+
+    @property
+    def rising_interval(self) -> Interval:
+        """That share with its 95 % interval."""
+        return mean_interval(rises(list(self.thetas.values())).astype(np.float64))
 
 
-def rising(over_rates: ArrayLike) -> float:
-    """Share of the faces whose θ, (faces, rates), rises at every step."""
-    return float(np.mean(np.all(np.diff(over_rates, axis=1) > 0, axis=1)))
+def rises(over_rates: ArrayLike) -> NDArray[np.bool_]:
+    """Whether θ, (faces, rates), rises at every step, (faces,)."""
+    return np.all(np.diff(over_rates, axis=1) > 0, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)

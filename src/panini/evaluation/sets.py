@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from panini.evaluation.cases import READERS, Cases, ahead
 from panini.evaluation.plan import SETS, Plan
 from panini.evaluation.report import SetDistance
 from panini.evaluation.results import Results
+from panini.evaluation.sizes import resize
 from panini.images import RgbImage, read_rgb, to_tensor, write_whole
 from panini.metrics.bootstrap import Interval
 from panini.metrics.distribution import (
@@ -33,6 +35,16 @@ from panini.metrics.distribution import (
 logger = logging.getLogger(__name__)
 
 _NORMAL_95 = 1.96  # Deviations to each side that hold 95 % of a normal distribution.
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A whole set of faces."""
+
+    features: Features
+    """(N, D), in the order of the data."""
+    sides: list[int]
+    """At which each was described, px."""
 
 
 def feature_network(plan: Plan, cases: Cases) -> FeatureNetwork | None:
@@ -57,6 +69,10 @@ def set_distances(
 ) -> dict[str, dict[str, SetDistance]]:
     """FID and KID of every system, as far as the plan wants them, named with their network.
 
+    A picture is brought to the side of its truth first. Feature networks have a side of their own,
+    and the official Inception reduces to it without averaging: a larger picture of the same face
+    would alias more, and stand farther from the truth.
+
     Features are kept in files of `plan.out`, so that a second call computes none.
 
     Args:
@@ -69,23 +85,41 @@ def set_distances(
         System → ``fid_NAME`` and ``kid_NAME``.
     """
 
-    def features(of: str, images: Iterable[Callable[[], RgbImage]]) -> Features:
+    def described(
+        of: str, images: Iterable[Callable[[], RgbImage]], sides: list[int] | None = None
+    ) -> _Described:
         path = results.features(f"{of} {network.name}")
-        kept = _read(path, cases.keys)
+        kept = _read(path, cases.keys, sides)
         if kept is None:
-            with ThreadPoolExecutor(READERS, "panini-read") as readers:
-                tensors = (to_tensor(image) for image in ahead(readers, images, 2 * READERS))
-                kept = np.concatenate([network(tensor.to(plan.device)) for tensor in tensors])
+            kept = _describe(network, images, plan.device, sides)
             _write(path, cases.keys, kept)
         return kept
 
-    true = features("truth", cases.truths())
+    logger.info("distances of sets: the truth")
+    true = described("truth", cases.truths())
     found = {}
     for system in results.rows:
+        logger.info("distances of sets: %s", system)
         paths = [results.picture(system, key) for key in cases.keys]
-        own = features(f"of {system}", [partial(read_rgb, path) for path in paths])
-        found[system] = _distances(plan, network.name, own, true)
+        own = described(f"of {system}", [partial(read_rgb, path) for path in paths], true.sides)
+        found[system] = _distances(plan, network.name, own.features, true.features)
     return found
+
+
+def _describe(
+    network: FeatureNetwork,
+    images: Iterable[Callable[[], RgbImage]],
+    device: str,
+    sides: Sequence[int] | None,
+) -> _Described:
+    """Faces at these sides; None = each at its own."""
+    features: list[Features] = []
+    seen: list[int] = []
+    with ThreadPoolExecutor(READERS, "panini-read") as readers:
+        for image in ahead(readers, images, 2 * READERS):
+            seen.append(image.shape[0] if sides is None else sides[len(seen)])
+            features.append(network(resize(to_tensor(image).to(device), seen[-1])))
+    return _Described(np.concatenate(features), seen)
 
 
 def _distances(plan: Plan, name: str, own: Features, true: Features) -> dict[str, SetDistance]:
@@ -112,10 +146,11 @@ def _interval(value: float, deviation: float, count: int, *, least: float) -> In
     return Interval(value, max(value - reach, least), value + reach, count)
 
 
-def _read(path: Path, keys: Sequence[str]) -> Features | None:
-    """Features (N, D) in the order of `keys`.
+def _read(path: Path, keys: Sequence[str], sides: Sequence[int] | None) -> _Described | None:
+    """Features in the order of `keys`, at these sides; None = at any.
 
-    None where the file has others, is damaged or is not there: they are computed anew.
+    None where the file has others, is damaged or is not there: they are computed anew. So they are
+    where it tells no sides, as files of earlier versions: systems had sides of their own there.
     """
     if not path.exists():
         return None
@@ -123,13 +158,16 @@ def _read(path: Path, keys: Sequence[str]) -> Features | None:
         # Not by its name: of a damaged file NumPy leaves the handle open.
         with np.load(BytesIO(path.read_bytes())) as kept:
             known, features = kept["keys"].tolist(), kept["features"]
+            found = kept["sides"].tolist() if "sides" in kept else []
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         logger.warning("%s: is damaged (%s); computed anew", path, error)
         return None
-    return features if known == list(keys) and len(features) == len(known) else None
+    whole = known == list(keys) and len(features) == len(found) == len(known)
+    fits = whole and (sides is None or found == list(sides))
+    return _Described(features, found) if fits else None
 
 
-def _write(path: Path, keys: Sequence[str], features: Features) -> None:
+def _write(path: Path, keys: Sequence[str], kept: _Described) -> None:
     buffer = BytesIO()
-    np.savez(buffer, keys=np.array(keys), features=features)
+    np.savez(buffer, keys=np.array(keys), features=kept.features, sides=np.array(kept.sides))
     write_whole(path, buffer.getvalue())

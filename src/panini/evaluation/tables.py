@@ -105,6 +105,7 @@ def to_dict(report: Report, lines: Sequence[Line], about: Mapping[str, Any]) -> 
                     "intervals": [asdict(interval) for interval in found.intervals],
                     "deviations": found.deviations,
                     "rising": found.rising,
+                    "rising_interval": asdict(found.rising_interval),
                 }
                 for name, found in report.theta.items()
             },
@@ -192,16 +193,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def mean_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
     """Group, metric, and each system's mean with its interval."""
     return [
-        [_group(own), title(report.describe(own[0].metric)), *map(_mean, own)]
-        for own in _by_metric(report, lines)
+        [
+            f"{own[0].group} ({count})",
+            title(report.describe(own[0].metric)),
+            *(counted(_mean(one), one.mean, count) for one in own),
+        ]
+        for own, count in _by_metric(report, lines)
     ]
 
 
 def change_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
     """Group, metric, and each system's change against the input."""
     return [
-        [_group(own), report.describe(own[0].metric).label, *(change(one) for one in own[1:])]
-        for own in _by_metric(report, lines)
+        [
+            f"{own[0].group} ({count})",
+            report.describe(own[0].metric).label,
+            *(counted(change(one), one.change, count) for one in own[1:]),
+        ]
+        for own, count in _by_metric(report, lines)
         if own[0].metric != THETA
     ]
 
@@ -235,7 +244,7 @@ def theta_rows(report: Report) -> list[list[str]]:
                 else NOTHING
                 for mean, deviation in zip(found.intervals, found.deviations, strict=True)
             ),
-            f"{100 * found.rising:.1f} % of faces",
+            _share(found.rising_interval),
         ]
         for system, found in report.theta.items()
     ]
@@ -248,6 +257,13 @@ def verdict_rows(report: Report) -> list[list[str]]:
         for system in report.systems[1:]
         for verdict in verdicts(report, system)
     ]
+
+
+def counted(text: str, found: Interval | None, faces: int) -> str:
+    """A mean, and on how many of the faces it stands where they are not all."""
+    if found is None or found.count in (0, faces):
+        return text
+    return f"{text} ({found.count} of {faces})"
 
 
 def title(description: Description) -> str:
@@ -318,16 +334,17 @@ def _told(report: Report) -> str:
     return " ".join(notes(report))
 
 
-def _by_metric(report: Report, lines: Sequence[Line]) -> list[list[Line]]:
-    """The lines of all systems side by side."""
+def _by_metric(report: Report, lines: Sequence[Line]) -> Iterator[tuple[list[Line], int]]:
+    """The lines of all systems side by side, and how many faces their group has."""
     width = len(report.systems)
-    return [list(lines[start : start + width]) for start in range(0, len(lines), width)]
+    for start in range(0, len(lines), width):
+        own = list(lines[start : start + width])
+        yield own, len(report.values(report.input, own[0].metric, own[0].group))
 
 
-def _group(own: Sequence[Line]) -> str:
-    """Group, and its faces with a value: the input has no θ, and the group yet has faces."""
-    counts = [line.mean.count for line in own]
-    return f"{own[0].group} ({counts[0] or max(counts)})"
+def _share(found: Interval) -> str:
+    mean, low, high = (f"{100 * value:.1f}" for value in (found.mean, found.low, found.high))
+    return f"{mean} % [{low}, {high}] of faces"
 
 
 def _distance(found: Interval) -> str:

@@ -278,6 +278,9 @@ class SplitModulation(Fusion):
 
     (α, β) = convs(F_IFE); F = [F_GPB first half, α · F_GPB second half + β] (Wang et al., CVPR
     2021, Eq. 4). It starts at α = 1, β = 0: the prior alone.
+
+    A head is two convolutions. GFP-GAN's are 3×3, and so are these where the branch is "conv";
+    where it is "separable", as in the sizes that ship, they are 1×1, and see no neighbours.
     """
 
     def __init__(self, config: DAFIConfig) -> None:
@@ -322,6 +325,9 @@ class NoiseInput(Fusion):
     it (Yang et al., CVPR 2021, Sec. 3.1). A convolution is linear: W₁ F_GPB + W₂ F_IFE. With
     W₂ = W₁ P, which leaves a pre-trained generator's own convolutions as they are, that is
     W₁ (F_GPB + P F_IFE). P is pointwise and starts at 0: the prior alone.
+
+    GPEN injects a feature at every convolution of the generator; this class does so once a level,
+    where every method here has its place.
     """
 
     def __init__(self, config: DAFIConfig) -> None:

@@ -17,7 +17,7 @@ from panini.evaluation.systems import INPUTS
 from panini.models.panini_net import PaniniNet, Task
 from panini.reproduce.inputs import Needs
 from panini.reproduce.others import OFFICIAL, PULSE, official_rows, pulse_row
-from panini.reproduce.result import Row, Table, measured
+from panini.reproduce.result import Row, Table, measured, with_comparable_sets
 from panini.reproduce.sheets import keep_sheet, synthetic_sheet
 from panini.reproduce.study import Study, Trained
 
@@ -52,11 +52,15 @@ NOTES = [
     "start at the prior alone, and latent codes stay there. In short runs that is a large part of "
     "the gap between them.",
     "The row of GPEN adds P F_IFE to the prior's feature. That is its concatenation where the "
-    "next convolution's weights for the image's feature are W₂ = W₁ P; W₂ of its own it has not.",
+    "next convolution's weights for the image's feature are W₂ = W₁ P; W₂ of its own it has not. "
+    "GPEN injects a feature at every convolution, this row once a level.",
+    "The row of GFP-GAN has two layers in each head, as the original; where the recipe's branch is "
+    "separable, they are 1×1 convolutions, and the original's are 3×3.",
     "Intervals are 95 %, from the bootstrap over faces; runs were made with one seed, so the "
     "spread between seeds is not in them.",
     "Distances of sets carry the network's name and are biased upwards for few faces: compare rows "
-    "of this table only. Their intervals tell the spread over faces, not that bias.",
+    "of this table only. Their intervals tell the spread over faces, not that bias. A row that "
+    "stands on other faces than the first has none.",
 ]
 
 
@@ -133,6 +137,7 @@ def table_needs(study: Study, name: str) -> Needs:
         compared=frozenset({spec.task}),
         networks=frozenset({spec.task} if _with_shipped(study, spec, chosen) else ()),
         faces=1,
+        peers=spec.task == "mfr" and OFFICIAL in chosen,
     )
 
 
@@ -151,6 +156,7 @@ def fusion_table(study: Study, name: str) -> list[Path]:
     rows = _measured(study, spec.task, entries, None if ours is None else REFERENCE)
     if PULSE in chosen or (spec.others and study.is_measured(f"{spec.task}-{PULSE}", PULSE)):
         rows.append(pulse_row(study, spec.task, ours))
+        rows = with_comparable_sets(rows)
     table = Table(
         name=name,
         title=spec.title,

@@ -16,6 +16,8 @@ from panini.evaluation.sets import feature_network
 from panini.features.identity import load_identity
 from panini.metrics.judge import load_judge
 from panini.models.panini_net import Task
+from panini.peers import load_peer
+from panini.reproduce.others import SUFFIXES, weight_files
 from panini.reproduce.study import Study
 from panini.shards import iter_members
 from panini.training.config import RunConfig
@@ -44,15 +46,22 @@ class Needs:
     """Whether that for mfr has to have masks; where there is none, the run of DAFI stands in."""
     faces: int = 0
     """Least number of faces to compare on."""
+    faces_for: str = "what is asked for"
+    """What needs so many, for the error."""
+    peers: bool = False
+    """Whether others' official weights have rows."""
 
     def __or__(self, other: Needs) -> Needs:
+        most = max(self, other, key=lambda needs: needs.faces)
         return Needs(
             runs=self.runs | other.runs,
             encoders=self.encoders | other.encoders,
             compared=self.compared | other.compared,
             networks=self.networks | other.networks,
             masks=self.masks or other.masks,
-            faces=max(self.faces, other.faces),
+            faces=most.faces,
+            faces_for=most.faces_for,
+            peers=self.peers or other.peers,
         )
 
 
@@ -62,15 +71,19 @@ def check_needs(study: Study, needs: Needs) -> None:
     Raises:
         ConfigError: An option is missing, or a network does not fit.
         CheckpointError: Weights are missing or damaged.
-        DataError: There are no faces, too few, or such as cannot be compared.
+        DataError: There are no faces, too few, or such as cannot be compared; or no weights of
+            others where a folder of them is named.
+        MissingExtraError: Others' weights cannot be read here.
     """
     runs: set[tuple[Task, str]] = set(needs.runs)
     if needs.masks and study.shipped("mfr") is None:
         runs.add(("mfr", _BASE))
         _tell_of_base(study)
     _check_networks(study, needs)
+    if study.options.models is not None:
+        _check_peers(study.options.models, read=needs.peers)
     if needs.faces:
-        _check_faces(study.data, needs.faces)
+        _check_faces(study.data, needs)
     for task in sorted(needs.compared):
         _check_evaluation(study, task)
     wanted: set[Task] = {task for task, name in runs if not study.is_done(name)}
@@ -104,14 +117,39 @@ def _check_networks(study: Study, needs: Needs) -> None:
         study.masked_network()
 
 
+def _check_peers(folder: Path, *, read: bool) -> None:
+    """Build the networks of others' weights; one that is unknown is a row less, and no error."""
+    if not read:
+        logger.warning(
+            "--models %s: is not read; others' weights have rows in table 1 alone (official)",
+            folder,
+        )
+        return
+    paths = weight_files(folder)
+    if not paths:
+        raise DataError(
+            f"{folder}: expected official weights ({', '.join(SUFFIXES)}), found none; name "
+            "another folder with --models, or leave it out"
+        )
+    for path in paths:
+        try:
+            load_peer(path)
+        except CheckpointError as error:
+            logger.warning("%s; it will have no row", error)
+
+
 # ----------------------------------------------------------------------------------------------
 # Faces and metrics
 
 
-def _check_faces(data: Path, least: int) -> None:
-    found = list(itertools.islice(iter_faces(data), least))
-    if len(found) < least:
-        raise DataError(f"{data}: expected at least {least} faces, found {len(found)}")
+def _check_faces(data: Path, needs: Needs) -> None:
+    found = list(itertools.islice(iter_faces(data), needs.faces))
+    if len(found) < needs.faces:
+        raise DataError(
+            f"{data}: expected at least {needs.faces} faces for {needs.faces_for}, found "
+            f"{len(found)}; name more faces with --data, or leave that part out: --only names the "
+            "parts to make"
+        )
     found[0].read()
 
 

@@ -22,15 +22,18 @@ SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 """Of files that may be weights."""
 _UNREAD = "its official weights are of an architecture that spandrel does not have"
 _NONE = "no file GFPGAN* in the folder --models"
+_OTHER_TASK = "not read for 16× super-resolution: such files are restorers, and stand in table 1"
 
 
 def official_rows(study: Study, task: Task) -> tuple[list[tuple[Row, System]], dict[str, str]]:
     """Rows of the restorers whose files are in `--models`, and why the paper's are absent."""
+    paths = [] if study.options.models is None else weight_files(study.options.models)
     if task == "sr16":
-        return [], dict.fromkeys(("GLEAN", "pSp"), _UNREAD)
+        absent = dict.fromkeys(("GLEAN", "pSp"), _UNREAD)
+        return [], absent | {path.name: _OTHER_TASK for path in paths}
     found: list[tuple[Row, System]] = []
     absent = {"GFP-GAN": _NONE, "GPEN": _UNREAD}
-    for path in _files(study.options.models):
+    for path in paths:
         if path.stem.startswith("GFPGAN"):
             absent.pop("GFP-GAN", None)
         try:
@@ -44,9 +47,8 @@ def official_rows(study: Study, task: Task) -> tuple[list[tuple[Row, System]], d
     return found, absent
 
 
-def _files(folder: Path | None) -> list[Path]:
-    if folder is None:
-        return []
+def weight_files(folder: Path) -> list[Path]:
+    """Files of a folder that may be weights."""
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from panini.evaluation import Report
 from panini.evaluation.results import finite
-from panini.evaluation.tables import NOTHING
+from panini.evaluation.tables import NOTHING, counted
 from panini.evaluation.tables import table as grid
 from panini.evaluation.tables import title as titled
 from panini.images import write_whole
@@ -38,6 +38,8 @@ class Row:
     """That it was trained on here."""
     seconds: float | None = None
     """Of that training."""
+    faces: int = 0
+    """That it was measured on."""
     scores: dict[str, Interval] = field(default_factory=dict)
     sets: dict[str, float] = field(default_factory=dict)
     """Distances of the whole set from the truths."""
@@ -85,17 +87,35 @@ def measured(row: Row, report: Report, reference: str | None = None) -> Row:
             for name, metric in names.items()
             if DESCRIPTIONS[name].better is not None
         }
+    faces = len(report.rows[row.system])
     sets = dict(report.sets.get(row.system, {}))
     intervals = {
         name: distance.interval
         for name, distance in report.set_distances.get(row.system, {}).items()
         if not math.isnan(distance.interval.low)
     }
-    return replace(row, scores=scores, sets=sets, set_intervals=intervals, against=against)
+    found = {"scores": scores, "sets": sets, "set_intervals": intervals, "against": against}
+    return replace(row, faces=faces, **found)
+
+
+def with_comparable_sets(rows: Sequence[Row]) -> list[Row]:
+    """Without the distances of sets where a row has more or fewer faces than the first.
+
+    Their bias follows the number of faces: side by side, they would compare just that.
+    """
+    return [
+        row if row.faces == rows[0].faces else replace(row, sets={}, set_intervals={})
+        for row in rows
+    ]
 
 
 def verdict(name: str, difference: Interval) -> str:
-    """Whether the reference is better, worse or undecided, by the interval of a difference."""
+    """Whether the reference is better, worse or undecided, by the interval of a difference.
+
+    "" of no faces, beside the "–" of `number`.
+    """
+    if not difference.count:
+        return ""
     if not difference.low <= 0 <= difference.high:
         higher = DESCRIPTIONS[name].better == "higher"
         return "better" if (difference.mean > 0) == higher else "worse"
@@ -148,11 +168,15 @@ def _scores_table(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row, names: Sequence[str], sets: Sequence[str]) -> list[str]:
-    counts = [score.count for score in row.scores.values()]
     cells = [row.label, row.source, _millions(row.parameters), _millions(row.fusion_parameters)]
-    cells += [NOTHING if row.images is None else f"{row.images:,}", str(max(counts, default=0))]
-    cells += [number(name, row.scores.get(name)) for name in names]
+    cells += [NOTHING if row.images is None else f"{row.images:,}", str(row.faces)]
+    cells += [_score(row, name) for name in names]
     return cells + [_distance(row, name) for name in sets]
+
+
+def _score(row: Row, name: str) -> str:
+    found = row.scores.get(name)
+    return NOTHING if found is None else counted(number(name, found), found, row.faces)
 
 
 def _distance(row: Row, name: str) -> str:
@@ -171,8 +195,8 @@ def _against_table(table: Table) -> str:
         cells = [row.label]
         for name in names:
             found = row.against.get(name)
-            cell = number(name, found, signed=True)
-            cells.append(cell if found is None else f"{cell} {verdict(name, found)}")
+            said = "" if found is None else verdict(name, found)
+            cells.append(f"{number(name, found, signed=True)} {said}".rstrip())
         lines.append(cells)
     text = "Paired differences over the same faces, with 95 % intervals; "
     return f"{text}better and worse are said of {table.reference}.\n\n{grid(head, lines)}"

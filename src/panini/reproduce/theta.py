@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from panini.data import resize as resize_image
-from panini.degradations import SAMPLERS, degrade
 from panini.evaluation import read_faces
-from panini.evaluation.cases import THETA_RATES, at_rate
+from panini.evaluation.cases import THETA_RATES, at_rate, degraded, random_params
 from panini.evaluation.plan import Degradations
 from panini.evaluation.plots import Axes, Point, scatter
-from panini.evaluation.report import rising
+from panini.evaluation.report import rises
 from panini.evaluation.sizes import DEGRADED_SIZE, resize
 from panini.evaluation.tables import table as grid
 from panini.images import RgbImage, to_tensor, write_whole
@@ -77,9 +76,10 @@ def theta_table(study: Study) -> list[Path]:
 _NOTES = [
     "θ (Eq. 11) is the prior's mean share at the finest fused level. Over the rates, a face of "
     "512 px has σ 1.5 px, noise 5 and JPEG quality 80; the rate is a factor of its side.",
-    "The plot and the rank correlations (Spearman's, with 95 % intervals from the bootstrap over "
-    "faces) are of random degradations, drawn independently of each other within the ranges that "
-    "the head of this page names: floor is that of `panini evaluate`, paper the paper's.",
+    "Intervals are 95 %, from the bootstrap over faces.",
+    "The plot and the rank correlations (Spearman's) are of random degradations, drawn "
+    "independently of each other within the ranges that the head of this page names: floor is "
+    "that of `panini evaluate`, paper the paper's.",
 ]
 
 
@@ -96,16 +96,15 @@ def measure(
     Args:
         net: Of task mfr, with masks.
         faces: (key, square uint8 RGB face).
-        seed: Of the degradations.
+        seed: Of the degradations, together with a face's key: they are those of `panini evaluate`.
         degradations: Ranges of the random ones.
     """
     rates, drawn, numbers = [], [], []
-    for index, (key, image) in enumerate(faces):
+    for key, image in faces:
         gt = resize_image(image, DEGRADED_SIZE)
-        generator = np.random.default_rng([seed, index])
-        params = SAMPLERS[degradations](generator)
+        params = random_params(key, seed, degradations)
         inputs = [at_rate(key, gt, seed, rate) for rate in THETA_RATES]
-        inputs.append(degrade(gt, params, generator))
+        inputs.append(degraded(key, gt, seed, params))
         *over, last = _theta(net, inputs)
         rates.append(over)
         drawn.append(last)
@@ -160,10 +159,16 @@ def _rates(found: Thetas) -> str:
         ["θ", *(f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]" for mean in means)],
         ["deviation over faces", *(f"{column.std():.3f}" for column in columns)],
     ]
-    text = f"θ rises at every step for {100 * rising(found.over_rates):.0f} % of the faces; "
-    ends = f"{100 * np.mean(found.over_rates[:, -1] > found.over_rates[:, 0]):.0f} %"
+    text = f"θ rises at every step for {_share(rises(found.over_rates))} of the faces; "
+    ends = _share(found.over_rates[:, -1] > found.over_rates[:, 0])
     table = grid(["rate r", *(str(rate) for rate in THETA_RATES)], rows)
     return f"{table}\n\n{text}from the first to the last for {ends}."
+
+
+def _share(faces: NDArray[np.bool_]) -> str:
+    """How many of the faces, with its interval."""
+    found = mean_interval(faces.astype(np.float64))
+    return f"{100 * found.mean:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
 def _correlations(correlations: dict[str, Interval]) -> str:
@@ -188,11 +193,13 @@ def _plots(found: Thetas, correlations: dict[str, Interval]) -> list[str]:
 def _numbers(found: Thetas, correlations: dict[str, Interval]) -> dict[str, object]:
     """For the JSON."""
     columns = found.over_rates.T
+    share = mean_interval(rises(found.over_rates).astype(np.float64))
     return {
         "rates": list(THETA_RATES),
         "theta": [mean_interval(column).__dict__ for column in columns],
         "deviation": [float(column.std()) for column in columns],
-        "rising": rising(found.over_rates),
+        "rising": share.mean,
+        "rising_interval": share.__dict__,
         "rank_correlations": {label: value.__dict__ for label, value in correlations.items()},
         "faces": [
             {"theta": value, **dict(zip(PARAMETERS, row, strict=True)), "over_rates": rates}
