@@ -1,0 +1,164 @@
+"""A start for mobile-mfr out of mobile-sr16: its backbone, and masks that follow the rate.
+
+    python scripts/graft_mfr.py runs/start-mobile-mfr.safetensors FACES.tar [FACES.tar ...]
+
+Restoration is super-resolution of what a degradation has left. So the network starts as the one
+for 16x super-resolution, on the photo's means over 8 x 8 px; its stem sees all 64 pixels of a mean
+and can learn what is in them. Degradation encoder and bands are those of `--mfr`. Masks and bands
+are put linear in the octaves of the downsampling rate that v_DR tells (a ridge probe on degraded
+faces).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from panini.checkpoints import load_model, save_model
+from panini.degradations import DegradationRange, degrade
+from panini.images import to_tensor
+from panini.models.panini_net import PaniniNet
+from panini.shards import decode, index_members
+
+RANGE = DegradationRange(
+    low_side=(4, 128), low_side_law="log", sigma=(0.5, 4.5), noise=(0, 15), jpeg=(50, 95), size=512
+)
+CELL = 8
+"""Side of the squares whose means the backbone reads, px: 512 px make 64."""
+SMALL_RATE = math.log2(CELL)
+SLOPES = {64: 1.2, 32: 0.5, 16: 0.2, 8: 0.0, 4: 0.0}
+"""Level → logits of the prior's share an octave of the rate."""
+RIDGE = 30.0
+LEAKY = 0.1
+"""Slope of the masks' activation below 0."""
+
+
+class Octaves(NamedTuple):
+    """Octaves of the rate above `CELL`, linear in v_DR."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, v_dr: Tensor) -> Tensor:
+        """(N, D) → (N,)."""
+        return v_dr.double() @ self.weight + self.bias
+
+
+@torch.no_grad()
+def describe(net: PaniniNet, shards: Sequence[Path], count: int) -> tuple[Tensor, Tensor]:
+    """v_DR (N, D) of degraded faces, and the octaves of their rates above `CELL`, (N,)."""
+    generator = np.random.default_rng(5)
+    members = [member for shard in shards for member in index_members(shard)]
+    vectors, octaves = [], []
+    for index in generator.choice(len(members), min(count, len(members)), replace=False):
+        member = members[index]
+        face = decode(BytesIO(member.read()), member.name)
+        face = cv2.resize(face, (512, 512), interpolation=cv2.INTER_CUBIC)
+        params = RANGE.sample(generator)
+        vectors.append(net.degradation(to_tensor(degrade(face, params, generator)))[0])
+        octaves.append(math.log2(params.rate) - SMALL_RATE)
+    return torch.stack(vectors), torch.tensor(octaves, dtype=torch.float64)
+
+
+def probe(vectors: Tensor, octaves: Tensor) -> Octaves:
+    """Ridge regression on standardised axes."""
+    x = vectors.double()
+    mean, deviation = x.mean(0), x.std(0) + 1e-6
+    scaled = (x - mean) / deviation
+    gram = scaled.T @ scaled + RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
+    weight = torch.linalg.solve(gram, scaled.T @ (octaves - octaves.mean())) / deviation
+    return Octaves(weight, octaves.mean() - mean @ weight)
+
+
+def graft(sr16: PaniniNet, mfr: PaniniNet) -> PaniniNet:
+    """The network of `sr16` behind the degradation encoder and with the bands of `mfr`."""
+    encoder = replace(sr16.config.encoder, in_size=512, unshuffle=CELL)
+    net = PaniniNet(replace(mfr.config, encoder=encoder, prior=sr16.config.prior))
+    state = {name: value.clone() for name, value in sr16.state_dict().items()}
+    state.pop("degradation_constant")
+    # A mean over the cell's pixels, which `pixel_unshuffle` has put into channels.
+    stem = state["encoder.stem.weight"]
+    state["encoder.stem.weight"] = stem.repeat_interleave(CELL**2, dim=1) / CELL**2
+    own = ("degradation_encoder.", "bands.")
+    state = {name: value for name, value in state.items() if not name.startswith(own)}
+    state |= {n: value for n, value in mfr.state_dict().items() if n.startswith(own)}
+    net.load_state_dict(state)
+    return net.eval()
+
+
+@torch.no_grad()
+def make_linear(mlp: nn.Module, octaves: Octaves, base: Tensor, slope: Tensor) -> None:
+    """Logits base + slope · octaves, by two hidden units; the others wait for training."""
+    assert isinstance(mlp, nn.Sequential)
+    first, last = mlp[0], mlp[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    nn.init.kaiming_uniform_(first.weight, a=math.sqrt(5))
+    first.bias.zero_()
+    last.weight.zero_()
+    last.bias.copy_(base)
+    for unit, sign in enumerate((1, -1)):
+        first.weight[unit] = sign * octaves.weight.float()
+        first.bias[unit] = sign * octaves.bias.float()
+        # leaky(x) - leaky(-x) = (1 + leak) x
+        last.weight[:, unit] = sign * slope / (1 + LEAKY)
+
+
+@torch.no_grad()
+def follow_the_rate(net: PaniniNet, sr16: PaniniNet, octaves: Octaves, vectors: Tensor) -> None:
+    """Masks: sr16's at its rate, with a slope. Bands: a line through what they were."""
+    size = sr16.config.encoder.in_size
+    logits = sr16.fusion.mask_logits(sr16.degradation(torch.zeros(1, 3, size, size)))
+    for level, found in logits.items():
+        prior, image = found[0]
+        half = (prior - image) / 2
+        slope = torch.full_like(half, SLOPES[level] / 2)
+        mlp = net.fusion.mask_mlps[str(level)]
+        make_linear(mlp, octaves, torch.cat([half, -half]), torch.cat([slope, -slope]))
+    assert net.bands is not None
+    along = octaves(vectors)
+    axes = torch.stack([torch.ones_like(along), along], dim=1)
+    shares = net.bands.mask_mlp(vectors).clamp(-5, 5).double()
+    base, slope = torch.linalg.lstsq(axes, shares).solution.float()
+    make_linear(net.bands.mask_mlp, octaves, base, slope)
+
+
+def main() -> None:
+    """Probe, graft, write, and tell θ over the rates."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("faces", type=Path, nargs="+", help="tar shards")
+    parser.add_argument("--sr16", default="mobile-sr16", help="the backbone")
+    parser.add_argument("--mfr", default="mobile-mfr", help="degradation encoder and bands")
+    parser.add_argument("--count", type=int, default=700, help="degraded faces for the probe")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    sr16, mfr = load_model(options.sr16).eval(), load_model(options.mfr).eval()
+    vectors, rates = describe(mfr, options.faces, options.count)
+    octaves = probe(vectors, rates)
+    error = (octaves(vectors) - rates).square().mean() / rates.var()
+    net = graft(sr16, mfr)
+    follow_the_rate(net, sr16, octaves, vectors)
+    start = {"backbone": str(options.sr16), "degradation_encoder": str(options.mfr)}
+    save_model(net, options.out, provenance=start)
+    print(f"{options.out}: the rate is told with R² {1 - error:.2f} on the faces of the fit")
+    with torch.no_grad():
+        thetas = net.fusion.masks(vectors)[max(SLOPES)].mean(dim=(1, 2, 3))
+    for octave in range(-1, 5):
+        near = (octaves(vectors) - octave).abs() < 0.5
+        if near.any():
+            print(f"  rate {CELL * 2.0**octave:g}: θ {thetas[near].mean():.3f}")
+
+
+if __name__ == "__main__":
+    main()
