@@ -101,6 +101,11 @@ def same(first, second) -> bool:
 # Batches
 
 
+def test_a_rate_that_would_enlarge_is_refused(shard):
+    with pytest.raises(ValidationError, match=r"rate: expected factors of 1 or more, got 0\.5"):
+        config(group(shard), degradations=[{"rate": (0.5, 4)}])
+
+
 def test_a_batch_has_the_shapes_of_its_groups(shard, prior_folder):
     data = FaceBatches(
         config(group(shard, count=3), group(prior_folder, "prior", gt_size=128, flip=False)), seed=0

@@ -409,5 +409,8 @@ def test_a_rate_can_be_drawn_in_place_of_the_low_side():
     assert 10 <= min(drawn) < 20
     assert 190 < max(drawn) <= 200
     assert 95 < np.mean(drawn) < 115
+    assert DegradationRange(rate=(2, 4), size=64).sample(rng(0)).rate <= 4  # no low side is drawn
+    with pytest.raises(ConfigError, match=r"expected rate to be a number in 1\.\."):
+        DegradationRange(rate=(0.5, 2))
     with pytest.raises(ConfigError, match="rate runs from 5 down to 2"):
         DegradationRange(rate=(5, 2))

@@ -154,6 +154,14 @@ def test_recipes_of_the_additions_fit_at_every_budget(budget, options):
     assert additions_needs(study).compared == {"mfr"}
 
 
+def test_the_identity_row_has_no_discriminator_of_whole_faces(options, tmp_path, networks):
+    for file in networks.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "face_identity.safetensors").touch()
+    study = Study(options(budget=load_budget("paper"), metrics_dir=tmp_path))
+    assert additions_needs(study).compared == {"mfr"}
+
+
 def test_tables_beside_the_papers_say_how_its_psnr_is_measured(study):
     for name in ("table1", "table2", "table3"):
         text = (study / f"{name}.md").read_text()

@@ -84,8 +84,7 @@ def test_a_step_contrasts_with_the_queue_as_it_was(kit, recipe):
     figures = stage.step(batch, 0, 0)
     with torch.no_grad():
         query = F.normalize(encoder.project(encoder(lq[0::2])), dim=1)
-        # The momentum encoder starts as a copy, so the first step does not move it. It saw the
-        # keys in another order, which must have been undone.
+        # The momentum encoder starts as a copy, so the first step does not move it.
         key = F.normalize(momentum_encoder.project(momentum_encoder(lq[1::2])), dim=1)
     expected = info_nce(query, key, queue, 0.07)
     torch.testing.assert_close(figures["info_nce"], expected, rtol=1e-4, atol=1e-4)
@@ -194,7 +193,7 @@ def test_crops_are_what_is_contrasted(kit, recipe):
 def test_two_crops_of_one_face_are_dasrs_pairs(kit, recipe):
     stage = DegradationStage(recipe(pairs="dasr", crop=32, count=3))
     batch = kit.batch(stage)
-    query, key = stage._views(batch, 0)
+    query, key = stage._views(batch, (0, 0, 0))
     assert query.shape == key.shape == (3, 3, 32, 32)
     whole = to_float(batch[0].lq)
     for views in (query, key):
@@ -203,6 +202,23 @@ def test_two_crops_of_one_face_are_dasrs_pairs(kit, recipe):
             assert (face == view).all(dim=(-1, -2, -3)).any()
     assert not torch.equal(query, key)
     assert stage.step(batch, 0, 0)["info_nce"] > 0
+
+
+def test_crops_hang_on_seed_and_part_of_the_step(kit, recipe):
+    stage = DegradationStage(recipe(crop=32))
+    batch = kit.batch(stage, paired=True)
+    first, again, micro = (stage._views(batch, key)[0] for key in ((3, 0, 0), (3, 0, 0), (3, 1, 0)))
+    other = DegradationStage(recipe(crop=32, seed=1))._views(batch, (3, 0, 0))[0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, micro)
+    assert not torch.equal(first, other)
+
+
+def test_a_resumed_run_has_the_same_crops(kit, recipe):
+    def make(name: str, **more) -> DegradationRunConfig:
+        return recipe(name, crop=32, accumulate=2, images=64, **more)
+
+    kit.check_resume(DegradationStage, make, paired=True)
 
 
 def test_held_out_pairs_are_told_apart_without_learning(kit, recipe):
@@ -220,6 +236,11 @@ def test_held_out_pairs_are_told_apart_without_learning(kit, recipe):
     ("changes", "message"),
     [
         ({"count": 3}, "data.groups: pairs need even counts, got 3"),
+        ({"crop": 100}, "crop: kind mobile takes multiples of 32 px, got 100; try 96"),
+        (
+            {"validation": {"source": {"kind": "folder", "paths": ["x"]}, "every": 8, "batch": 1}},
+            "validation.batch: pairs need an even number, got 1",
+        ),
         ({"crop": 256}, "crop: 256 px do not fit faces of 128 px"),
         ({"pairs": "dasr"}, "crop: pairs dasr need the side of their patches"),
     ],

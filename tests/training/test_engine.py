@@ -68,7 +68,34 @@ def test_half_precision_scales_its_loss_and_passes_over_what_overflows(recipe):
     assert weight.item() < 0
     for _ in range(40):
         engine.update("net", weight.sum() * math.inf)
-    with pytest.raises(TrainingError, match="not finite"):
+    with pytest.raises(TrainingError, match=r"optimizer net, image 0: .*not finite.*use precision"):
+        engine.check()
+
+
+def test_to_a_run_in_float32_no_float32_is_advised(recipe):
+    engine = Engine(recipe())
+    weight = nn.Parameter(torch.zeros(1))
+    engine.add_optimizer("critic", ([weight], 1.0))
+    engine.begin(3, nimg=24)
+    with pytest.raises(
+        TrainingError, match=r"optimizer critic, image 24: .*good: lower learning_rate or clip_norm"
+    ):
+        engine.update("critic", weight.sum() * math.nan)
+
+
+def test_on_a_gpu_the_first_image_that_was_not_finite_is_kept(recipe):
+    engine = Engine(recipe())
+    weights = {name: nn.Parameter(torch.zeros(1)) for name in ("net", "critic")}
+    for name, weight in weights.items():
+        engine.add_optimizer(name, ([weight], 1.0))
+    engine.device = torch.device("cuda")  # only what is guarded there looks at it
+    for step, norms in enumerate(
+        ({"net": 1.0}, {"critic": math.nan}, {"net": math.inf}, {"critic": math.inf})
+    ):
+        engine.begin(step, nimg=8 * step)
+        for name in weights:
+            engine._guard(name, torch.tensor(norms.get(name, 1.0)))
+    with pytest.raises(TrainingError, match="optimizer critic, image 8: "):
         engine.check()
 
 

@@ -53,6 +53,23 @@ def test_curves_and_sheets_go_to_tensorboard_too(recipe, tmp_path):
     assert b"samples" in content
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_curves_keep_the_checkpoints_own_points_on_a_resume(recipe, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = recipe(tensorboard=True)
+    for start, images in ((0, (2, 4, 6)), (4, (6,))):
+        log = Log(config, Engine(config), start)
+        for nimg in images:
+            log.write({"loss": float(start)}, nimg)
+        log.close()
+    curves = EventAccumulator(str(tmp_path / "tensorboard"))
+    curves.Reload()
+    points = [(point.step, point.value) for point in curves.Scalars("loss")]
+    assert points == [(2, 0.0), (4, 0.0), (6, 4.0)]
+
+
 def test_tensorboard_that_is_not_installed_is_told(recipe, monkeypatch):
     import sys
 

@@ -192,6 +192,25 @@ def test_validation_and_the_sheet(kit, recipe, shard_group):
     assert (config.out / "best" / PRIOR).is_file()
 
 
+def test_validation_of_another_size_is_refused(recipe, shard_group):
+    validation = {"source": shard_group["source"], "every": 8, "count": 4}
+    with pytest.raises(
+        ConfigError, match=r"validation\.gt_size: the prior draws 64 px, got 256; set"
+    ):
+        GanStage(recipe(validation=validation))
+
+
+def test_what_is_differentiated_twice_is_not_compiled(recipe, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    for gamma in (0.0, 1.0):
+        compiled.clear()
+        stage = GanStage(recipe(compile=True, gan=GAN | {"r1_gamma": gamma}))
+        names = {name for name, module in stage.modules.items() if module in compiled}
+        assert "path_length" not in names
+        assert ("discriminator" in names) == (gamma == 0)
+
+
 def test_a_run_goes_on_from_a_prior(kit, recipe, teacher):
     config = recipe(gan={"init": teacher})
     stage = GanStage(config)
@@ -319,6 +338,19 @@ def test_every_head_learns_and_every_term_is_heard(kit, recipe, teacher, vgg, he
     assert [tuple(x.shape) for x in stage.pictures(batch)] == [(4, 3, 64, 64)] * 2
 
 
+@pytest.mark.parametrize(("sizes", "turns"), [([16], [0, 1, 2]), ([], [0, 1, 2, 3, 4, 5])])
+def test_the_critic_counts_its_own_updates(kit, recipe, teacher, monkeypatch, sizes, turns):
+    adversarial = {"scale": 64, "patch": 32, "max_channels": 8}
+    config = distil_recipe(recipe, teacher, sizes=sizes, adversarial=adversarial)
+    assert config.distil is not None
+    stage = DistilStage(config, config.distil)
+    seen = []
+    monkeypatch.setattr(stage.critic, "learn", lambda *parts: seen.append(parts[-1]) or {})
+    for step in range(6):
+        stage.step(kit.batch(stage, step), step, 4 * step)
+    assert seen == turns
+
+
 def test_distillation_refuses_what_it_cannot_learn_from(recipe, teacher, shard_group):
     def refused(match, config):
         with pytest.raises(ConfigError, match=match):
@@ -340,3 +372,11 @@ def test_distillation_refuses_what_it_cannot_learn_from(recipe, teacher, shard_g
         "distil.adversarial.patch",
         distil_recipe(recipe, teacher, adversarial={"scale": 64, "patch": 128}),
     )
+    source = {"kind": "prior_live", "paths": [teacher]}
+    for changes, message in (
+        ({"source": shard_group["source"]}, r"validation\.source\.kind: this stage needs w"),
+        ({"source": source}, r"validation\.gt_size: the prior draws 64 px, got 256"),
+    ):
+        validation = {"every": 8, "count": 4} | changes
+        fields = config.model_dump() | {"validation": validation}
+        refused(message, PriorRunConfig.model_validate(fields))

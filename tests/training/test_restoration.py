@@ -33,6 +33,7 @@ from panini.training.run import WEIGHTS, fit
 from panini.training.views import crop_pair, draw_window, view, view_side
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "models"
+IDENTITY = {"weights": "identity.safetensors"}
 ADVERSARIAL = {"scale": 128, "patch": 32, "max_channels": 8, "r1_weight": 1.0, "r1_every": 2}
 
 
@@ -114,6 +115,11 @@ def test_the_anchors_head_is_trained_where_the_recipe_says_so(kit, recipe, tiny_
         recipe(train_anchor=0.5, train_prior=0.5)
     with pytest.raises(ConfigError, match="train_anchor: this network has no anchor"):
         RestorationStage(recipe(train_anchor=0.5))
+    # The head of 64 px is among what is above 16, and not among what is above 32.
+    anchored = {"init": tmp_path / "anchored.safetensors", "train_prior": 0.5, "train_anchor": 0.5}
+    RestorationStage(recipe(**anchored, train_prior_above=32))
+    with pytest.raises(ConfigError, match="train_anchor: train_prior lets that head of 64 px"):
+        RestorationStage(recipe(**anchored, train_prior_above=16))
 
 
 def test_the_degradation_encoder_is_trained_where_the_recipe_says_so(kit, recipe, prior):
@@ -147,6 +153,12 @@ def test_every_figure_names_its_source_and_scale(kit, recipe):
         *(f"{loss}_prior_{scale}" for loss in ("l1", "perceptual") for scale in (64, 128)),
         *("theta", "theta_std", "norm", "adversarial", "d_real", "d_fake"),
     }
+
+
+def test_groups_of_one_kind_have_figures_of_their_own(kit, recipe, shard_group):
+    stage = RestorationStage(recipe(data=kit.data(shard_group, shard_group)))
+    figures = stage.step(kit.batch(stage), 0, 0)
+    assert {"l1_shards_64", "l1_shards2_64", "perceptual_shards2_64"} <= figures.keys()
 
 
 def test_l1_is_the_mean_over_the_windows_inner_cells(kit, recipe):
@@ -339,6 +351,20 @@ def test_windows_and_sizes_grow_over_the_images(kit, recipe):
     assert "l1_shards_64" in names
 
 
+def test_a_phase_of_a_size_keeps_the_recipes_window(recipe):
+    config = recipe(window=32, phases=[{"until": 8, "size": 128}])
+    assert config.output_at(0) == (32, 128)
+
+
+def test_what_is_differentiated_twice_is_not_compiled(recipe, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    for weight in (0.0, 1.0):
+        config = recipe(compile=True, adversarial=ADVERSARIAL | {"r1_weight": weight})
+        critic = RestorationStage(config).modules["discriminator"]
+        assert any(module is critic for module in compiled) == (weight == 0)
+
+
 def test_sizes_that_the_prior_does_not_have_are_refused(recipe):
     phases = [{"until": 8, "window": 32, "size": 100}]
     with pytest.raises(ConfigError, match=r"phases: expected sizes among \[128\], got 100"):
@@ -459,6 +485,11 @@ def test_pairs_are_cropped_at_one_place():
             {"window": 64, "adversarial": ADVERSARIAL | {"scale": 256}},
             "adversarial.scale: no group has truth compared at 256 px",
         ),
+        (
+            {"window": 64, "adversarial": ADVERSARIAL | {"patch": 128}, "identity": IDENTITY},
+            "patch: the identity loss's face window of 48 cells leaves 88 px of a face of 128 px",
+        ),
+        ({"train_prior_above": 32}, "train_prior_above: expected a train_prior above 0 with it"),
         ({"window": 4}, "greater than 4"),
         ({"window": 65}, "less than or equal to 64"),
     ],
@@ -466,6 +497,13 @@ def test_pairs_are_cropped_at_one_place():
 def test_recipes_that_cannot_run_are_refused(recipe, changes, message):
     with pytest.raises(ValidationError, match=message):
         recipe(**changes)
+
+
+def test_truth_is_not_enlarged(recipe, shard_group, kit):
+    with pytest.raises(
+        ValidationError, match=r"groups\.0\.scales: expected sides up to gt_size 64"
+    ):
+        recipe(data=kit.data(shard_group | {"scales": [64, 128]}))
 
 
 def test_a_rule_over_several_keys_is_told_in_a_line(recipe, tmp_path):

@@ -11,6 +11,8 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from torch import nn
 
 from panini.checkpoints import save_tensors
@@ -159,7 +161,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_last_state_whole(recipe
     longer = recipe(images=16)
     stage = OneNumber(longer)
     stage.target = math.nan
-    with pytest.raises(TrainingError, match=r"loss or its gradient is not finite.*run again"):
+    with pytest.raises(
+        TrainingError,
+        match=r"optimizer net, image 8: the loss or its gradient is not finite.*run again",
+    ):
         fit(stage, longer)
     assert newest(config).read_bytes() == before
     assert torch.isfinite(stage.net.weight).all()
@@ -242,6 +247,16 @@ def test_a_validation_that_the_stage_does_not_have_is_refused_at_the_start(recip
         ConfigError, match=r"validation\.sheet: Measuring draws no faces; expected 0, got 3"
     ):
         fit(Measuring(config), config)
+    assert not config.out.exists()
+
+
+def test_more_validation_faces_than_there_are_are_refused(recipe, shard):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 4, "count": 12}
+    config = recipe(validation=validation)
+    with pytest.raises(
+        ConfigError, match=r"validation\.count: the source has 8 faces, got 12; set"
+    ):
+        fit(OneNumber(config), config)
     assert not config.out.exists()
 
 
@@ -360,7 +375,12 @@ def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(kit, recipe):
     )
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(27, "Too big")])
+FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError(27, "Too big"), FULL]
+)
 def test_a_full_disk_leaves_the_state_before_it(recipe, monkeypatch, error):
     config = recipe()
     fit(OneNumber(config), config)
@@ -374,12 +394,36 @@ def test_a_full_disk_leaves_the_state_before_it(recipe, monkeypatch, error):
     longer = recipe(images=16)
     with pytest.raises(
         TrainingError,
-        match=r"0000000016\.safetensors: cannot be written.*0000000008\.safetensors before it is "
-        r"whole: make room",
+        match=r"0000000016\.safetensors: cannot be written.*0000000008\.safetensors is whole: make "
+        r"room",
     ):
         fit(OneNumber(longer), longer)
     assert newest(config).read_bytes() == before
     assert [path.name for path in (config.out / FOLDER).iterdir()] == [newest(config).name]
+
+
+@pytest.mark.parametrize("place", ["", "best"])
+def test_a_full_disk_is_told_alike_for_the_weights_and_the_best(recipe, shard, monkeypatch, place):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 8, "count": 4}
+    config = recipe(warmup_images=0)
+    fit(OneNumber(config), config)
+
+    class Saving(OneNumber):
+        def save(self, folder, nimg):
+            if folder == config.out / place:
+                monkeypatch.setattr("panini.checkpoints.io.save_file", full)
+            save_tensors(self.net.state_dict(), folder / "net.safetensors", kind="net", meta={})
+
+    def full(*_, **__):
+        raise FULL
+
+    longer = recipe(images=16, validation=validation, warmup_images=0)
+    whole = "0000000008" if place else "0000000010"
+    with pytest.raises(
+        TrainingError,
+        match=rf"net\.safetensors: cannot be written.*{whole}\.safetensors is whole: make",
+    ):
+        fit(Saving(longer), longer)
 
 
 def test_a_limit_on_files_is_a_full_disk(recipe):
@@ -420,11 +464,90 @@ def test_a_log_that_cannot_be_written_stops_the_run_with_a_word(recipe, monkeypa
 
 def test_what_a_killed_run_left_half_written_is_removed(recipe):
     config = recipe()
-    (config.out / FOLDER).mkdir(parents=True)
-    half = config.out / FOLDER / ".0000000002.safetensors.abc"
-    half.write_bytes(b"half")
+    folders = (config.out, config.out / FOLDER, config.out / "best")
+    half = [folder / name for folder in folders for name in (".a.safetensors.abc", ".tmpgEQDY9")]
+    others = [folder / name for folder in folders for name in (".tmp", ".tmpgEQDY9x", "tmpgEQDY9")]
+    for file in (*half, *others):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"half")
     fit(OneNumber(config), config)
-    assert not half.exists()
+    assert not any(file.exists() for file in half)
+    assert all(file.exists() for file in others)
+
+
+def test_resumed_moments_have_their_parameters_layout(recipe):
+    """Fused Adam refuses others; a file holds all tensors row by row."""
+
+    class Convolving(OneNumber):
+        def __init__(self, config):
+            super().__init__(config)
+            self.net = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+            self.modules = {"net": self.net}
+            self.engine.add_optimizer("net", (list(self.net.parameters()), 1.0))
+
+    config = recipe()
+    fit(Convolving(config), config)
+    again = Convolving(config)
+    fit(again, config)
+    moments = again.optimizers["net"].state[again.net.weight]
+    assert again.net.weight.stride() == (18, 1, 6, 2)
+    assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == (18, 1, 6, 2)
+    stored = newest_moment(config)
+    assert stored.abs().sum() > 0
+    assert torch.equal(moments["exp_avg"], stored)
+
+
+def newest_moment(config) -> torch.Tensor:
+    from panini.checkpoints import load_tensors
+
+    return load_tensors(newest(config), kind=KIND)[0]["optimizer/net/0/exp_avg"]
+
+
+def test_a_curriculum_goes_on_from_the_image_with_other_steps(
+    kit, recipe, shard_group, monkeypatch
+):
+    """After four steps of 2 images, steps of 4: the sixth begins at image 12, not at 20."""
+    from panini.data import batch
+
+    mild = {"low_side": (96, 96)}
+    data = kit.data(shard_group) | {
+        "degradations": [mild, {"low_side": (16, 16)}],
+        "degradation_weights": (0.0, 1.0),
+        "curriculum": [{"until": 12, "weights": (1.0, 0.0)}],
+    }
+    config = recipe(data=data)
+    fit(OneNumber(config), config)
+    rates: list[float] = []
+
+    def spy(image, params, generator, inner=batch.degrade):
+        rates.append(params.rate)
+        return inner(image, params, generator)
+
+    monkeypatch.setattr(batch, "degrade", spy)
+    longer = recipe(data=data, images=16, accumulate=2)
+    fit(OneNumber(longer), longer)
+    assert [round(128 / rate) for rate in rates] == [96] * 4 + [16] * 4
+
+
+@pytest.mark.parametrize("images", [8, 1000])
+def test_what_other_processes_skipped_counts_too(kit, recipe, monkeypatch, images):
+    """At the end, or where the time is over."""
+    monkeypatch.setattr(Engine, "gather_texts", lambda _, texts: [*texts, "theirs.png: broken"])
+    data = kit.data(*recipe().data.model_dump()["groups"]) | {"max_corrupt": 0.2}
+    config = recipe(data=data, images=images, max_seconds=1e-3 if images > 8 else None)
+    fit(OneNumber(config), config)
+    assert kit.state(config)["meta"]["progress"]["skipped"] == ["theirs.png: broken"]
+    strict = recipe("strict", data=data | {"max_corrupt": 0.1})
+    with pytest.raises(DataError, match=r"1 of 8 faces cannot be read.*theirs\.png"):
+        fit(OneNumber(strict), strict)
+
+
+def test_a_negative_seed_is_refused(recipe, shard):
+    with pytest.raises(ValidationError, match=r"seed\s+Input should be greater than or equal to 0"):
+        recipe(seed=-1)
+    source = {"kind": "shards", "paths": [shard]}
+    with pytest.raises(ValidationError, match=r"validation\.seed\s+Input should be greater than"):
+        recipe(validation={"source": source, "every": 8, "seed": -1})
 
 
 def refused(stage: Stage, config: RunConfig) -> None:

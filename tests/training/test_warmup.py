@@ -156,6 +156,12 @@ def test_groups_without_w_are_refused(recipe, shard_group, prior_group, kit):
             train(config)
 
 
+def test_validation_without_w_is_refused(recipe, shard_group):
+    validation = {"source": shard_group["source"], "every": 8, "count": 4}
+    with pytest.raises(ConfigError, match=r"validation\.source\.kind: .* prior_live, got shards"):
+        train(recipe(validation=validation))
+
+
 def test_an_unknown_size_is_refused(recipe):
     with pytest.raises(ConfigError, match="size: unknown size 'huge'"):
         train(recipe(size="huge"))

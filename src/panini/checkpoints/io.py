@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,7 +69,18 @@ def save_tensors(
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        cause = _system_error(error)
+        raise CheckpointError(f"{path}: cannot be written ({error})") from cause
+
+
+def _system_error(error: OSError | SafetensorError) -> OSError | SafetensorError:
+    """The system's error that safetensors tells in words only; any other as it is."""
+    told = re.search(r"I/O error: (.*) \(os error (\d+)\)", str(error))
+    if isinstance(error, OSError) or told is None:
+        return error
+    number = int(told[2])
+    # The last is Windows' number, which other systems do not look at.
+    return OSError(number, told[1], None, number)
 
 
 def _to_disk(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Faces to train on: tar shards, folders, samples of a prior; degraded on the way out."""
 
-from panini.data.batch import FaceBatches, RawGroup, Share, batches, resize, to_float
+from panini.data.batch import FaceBatches, RawGroup, Share, Start, batches, resize, to_float
 from panini.data.config import DataConfig, DegradationConfig, GroupConfig, SourceConfig
 from panini.data.device import Finisher, GroupBatch, to_levels
 from panini.data.sources import Sample, draw_prior_faces, load_live_prior, open_source
@@ -16,6 +16,7 @@ __all__ = [
     "Sample",
     "Share",
     "SourceConfig",
+    "Start",
     "batches",
     "draw_prior_faces",
     "load_live_prior",

@@ -1,7 +1,8 @@
 """Batches of faces: every one is a pure function of (seed, step, process).
 
 So a resumed run sees what an uninterrupted one would have seen, and two processes see together
-what one with twice the counts would see.
+what one with twice the counts would see. Only a curriculum's mix follows the images seen before,
+which the run gives at its start.
 """
 
 from __future__ import annotations
@@ -54,6 +55,15 @@ class Share(NamedTuple):
     """Batches of a process in a step."""
 
 
+class Start(NamedTuple):
+    """Where a run takes up its batches."""
+
+    step: int = 0
+    """Steps made before."""
+    nimg: int = 0
+    """Images seen before."""
+
+
 class _Told(Dataset[list[RawGroup] | DataError]):
     """Batches, or what ends them: raised in a worker it would arrive as a traceback in words."""
 
@@ -77,6 +87,7 @@ class FaceBatches(Dataset[list[RawGroup]]):
         *,
         paired: bool = False,
         share: Share | None = None,
+        start: Start | None = None,
         in_order: bool = False,
     ) -> None:
         """Open the sources.
@@ -86,6 +97,7 @@ class FaceBatches(Dataset[list[RawGroup]]):
             seed: Of everything random here.
             paired: Degrade face 2k+1 exactly as face 2k: the positive pairs of UDRL.
             share: This process's part; None is all.
+            start: Where the run stands, from which the curriculum counts on; None is its begin.
             in_order: Take the faces one after another instead of drawing them: validation.
 
         Raises:
@@ -95,6 +107,7 @@ class FaceBatches(Dataset[list[RawGroup]]):
         self.seed = seed
         self.paired = paired
         self.share = share or Share()
+        self.start = start or Start()
         self.in_order = in_order
         self.sources = [
             None
@@ -166,7 +179,9 @@ class FaceBatches(Dataset[list[RawGroup]]):
 
     def _weights_at(self, step: int) -> np.ndarray:
         """How the degradations are mixed in a step."""
-        nimg = step * self.config.batch * self.share.world * self.share.accumulate
+        size = self.config.batch * self.share.world * self.share.accumulate
+        # Not step · size: the steps before the start may have been of another size.
+        nimg = self.start.nimg + (step - self.start.step) * size
         for phase in self.config.curriculum:
             if nimg < phase.until:
                 return self._normal(phase.weights, "curriculum weights")

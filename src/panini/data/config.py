@@ -41,13 +41,19 @@ class DegradationConfig(Config):
     low_side_law: Literal["uniform", "log"] = "uniform"
     """`log` draws every octave equally often."""
     rate: tuple[float, float] | None = None
-    """Downsampling factor, uniform, in place of the low side: how the paper gives it."""
+    """Downsampling factor, 1 or more, uniform, in place of the low side: how the paper gives it."""
     sigma: tuple[float, float] = (0.5, 4.5)
     """Gaussian blur, px."""
     noise: tuple[float, float] = (0.0, 15.0)
     """Gaussian noise, levels of 0..255."""
     jpeg: tuple[int, int] = (50, 95)
     """JPEG quality."""
+
+    @model_validator(mode="after")
+    def _shrinks(self) -> Self:
+        if self.rate is not None and min(self.rate) < 1:
+            raise ValueError(f"rate: expected factors of 1 or more, got {min(self.rate)}")
+        return self
 
     def build(self, size: int) -> DegradationRange:
         """The sampler for faces of `size` px."""
@@ -99,7 +105,8 @@ class DataConfig(Config):
     num_workers: int = Field(default=1, ge=0)
     """Processes that prepare batches; 0 = in the training process."""
     max_corrupt: float = Field(default=0.01, ge=0, le=1)
-    """Faces that cannot be read are skipped and named; a larger share of all stops the run."""
+    """Faces that cannot be read are skipped and named; a larger share of all stops the run. Several
+    processes tell each other of theirs every hundred steps."""
 
     @model_validator(mode="after")
     def _says_how_to_degrade(self) -> Self:

@@ -123,13 +123,18 @@ class DegradationRange:
         if self.jpeg[0] < 1 and self.jpeg != (0, 0):
             raise ConfigError(f"degradation range: expected jpeg in 1..100, got {self.jpeg}")
         for end in (0, 1):  # the parameters know their own bounds
-            DegradationParams.from_low_side(
-                self.low_side[end],
-                size=self.size,
+            DegradationParams(
+                rate=self._rate_at(end),
                 sigma=self.sigma[end],
                 noise=self.noise[end],
                 jpeg=self.jpeg[end],
             )
+
+    def _rate_at(self, end: int) -> float:
+        """Downsampling factor at an end; a low side that `rate` stands for need not fit."""
+        if self.rate is not None:
+            return self.rate[end]
+        return DegradationParams.from_low_side(self.low_side[end], size=self.size).rate
 
     def sample(self, generator: np.random.Generator) -> DegradationParams:
         """Draw one set of parameters."""

@@ -98,6 +98,11 @@ class DegradationEncoderConfig:
         if self.kind not in _LAYOUTS:
             raise ValueError(f"expected a kind among {sorted(_LAYOUTS)}, got {self.kind!r}")
 
+    @property
+    def divisor(self) -> int:
+        """Sides of the images must be multiples of it, px."""
+        return _LAYOUTS[self.kind].divisor
+
 
 class DegradationEncoder(nn.Module):
     """Degraded image to its degradation representation v_DR (Eq. 5).

@@ -41,9 +41,16 @@ IDENTITY_FILE, HEADS_FILE = "face_identity.safetensors", "lpips_vgg_heads.safete
 LEAST_SIZE = 128
 """That is ever drawn, px."""
 
+WHOLE = 64
+"""Window of whole faces, in cells."""
+
 Changes = Mapping[str, Any]
 Sides = tuple[Changes, Changes]
 """In what the runs without and with an addition differ from the base."""
+
+
+ALONE: Changes = {"adversarial": None, "feature_adversarial": None}
+"""Of rows that draw windows: a discriminator of whole faces cannot look at one."""
 
 
 class Addition(NamedTuple):
@@ -174,19 +181,17 @@ def _systems(
 
 def _windows(study: Study, base: RestorationRunConfig) -> Sides:
     """Half a face's side at a time."""
-    whole = OutputPhase(until=_never(base), size=_large(base))
+    whole = OutputPhase(until=_never(base), window=WHOLE, size=_large(base))
     half = whole.model_copy(update={"window": 32})
-    # A discriminator of whole faces cannot look at a window.
-    alone = {"adversarial": None, "feature_adversarial": None}
-    return {"phases": (whole,), **alone}, {"phases": (half,), **alone}
+    return {"phases": (whole,), **ALONE}, {"phases": (half,), **ALONE}
 
 
 def _growing(study: Study, base: RestorationRunConfig) -> Sides:
     """Faces of half the side for three quarters of the run."""
     large = _large(base)
-    whole = OutputPhase(until=_never(base), size=large)
+    whole = OutputPhase(until=_never(base), window=WHOLE, size=large)
     small = max(LEAST_SIZE, (large or _start(base).shape().out_size) // 2)
-    first = OutputPhase(until=max(1, base.images * 3 // 4), size=small)
+    first = OutputPhase(until=max(1, base.images * 3 // 4), window=WHOLE, size=small)
     return {"phases": (whole,)}, {"phases": (first, whole)}
 
 
@@ -205,7 +210,8 @@ def _identity(study: Study, base: RestorationRunConfig) -> Sides | str:
     weights = _frozen(study, IDENTITY_FILE)
     if weights is None:
         return f"needs {IDENTITY_FILE} in --metrics-dir"
-    return {"identity": None}, {"identity": IdentityConfig(weights=weights, weight=3.0, every=2)}
+    identity = IdentityConfig(weights=weights, weight=3.0, every=2)
+    return {"identity": None, **ALONE}, {"identity": identity, **ALONE}
 
 
 def _r1(study: Study, base: RestorationRunConfig) -> Sides:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,10 @@ from panini.errors import CheckpointError, TrainingError
 from panini.training.engine import Engine
 
 FOLDER = "checkpoints"
+BEST = "best"
 KIND = "training-state"
+PARTIAL = re.compile(r"\..+\.safetensors\..+|\.tmp[0-9A-Za-z]{6}")
+"""Names of files that are being written: ours, and those that safetensors makes beside them."""
 
 
 @dataclass(kw_only=True)
@@ -54,15 +58,16 @@ class Checkpoints:
 
     def clear_partial(self) -> None:
         """Remove what a run left that was killed while it wrote."""
-        for folder in (self.folder, self.folder.parent):
-            for file in folder.glob(".*.safetensors.*"):
-                file.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent, self.folder.parent / BEST):
+            for file in folder.glob(".*"):
+                if PARTIAL.fullmatch(file.name) and file.is_file():
+                    file.unlink(missing_ok=True)
 
     def save(self, engine: Engine, modules: Mapping[str, nn.Module], progress: Progress) -> None:
         """Write a checkpoint, then remove those that need not stay.
 
         Raises:
-            TrainingError: It cannot be written.
+            CheckpointError: It cannot be written.
         """
         tensors: dict[str, Tensor] = {}
         for name, module in modules.items():
@@ -78,10 +83,7 @@ class Checkpoints:
             "scalers": {name: scaler.state_dict() for name, scaler in engine.scalers.items()},
         }
         path = self.folder / f"{progress.nimg:010d}.safetensors"
-        try:
-            save_tensors(tensors, path, kind=KIND, meta=meta)
-        except CheckpointError as error:
-            raise TrainingError(self._cannot_write(error)) from error
+        save_tensors(tensors, path, kind=KIND, meta=meta)
         self._prune(progress)
 
     def load(self, engine: Engine, modules: Mapping[str, nn.Module]) -> Progress:
@@ -116,11 +118,6 @@ class Checkpoints:
             if int(path.stem) != progress.best_nimg:
                 path.unlink(missing_ok=True)
 
-    def _cannot_write(self, error: CheckpointError) -> str:
-        good = self.all()
-        rest = f"{good[-1].name} before it is whole" if good else "there is none before it"
-        return f"{error}; {rest}: make room on the disk and run the same command again"
-
 
 def _sizes(optimizer: torch.optim.Optimizer) -> list[int]:
     return [len(group["params"]) for group in optimizer.param_groups]
@@ -148,9 +145,19 @@ def _load_optimizer(
         raise ValueError(
             f"optimizer {name} of groups {groups.get(name)}, expected {_sizes(optimizer)}"
         )
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in _below(tensors, f"optimizer/{name}/").items():
         index, entry = key.split("/")
-        state.setdefault(int(index), {})[entry] = value
+        entries = state.setdefault(int(index), {})
+        entries[entry] = value if entry == "step" else _laid_out(value, parameters[int(index)])
     own = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": own})
+
+
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """A moment in its parameter's memory layout: fused Adam wants equal strides."""
+    if moment.shape != parameter.shape:
+        raise ValueError(f"a moment of {tuple(moment.shape)}, expected {tuple(parameter.shape)}")
+    laid_out = torch.empty_like(parameter, dtype=moment.dtype, memory_format=torch.preserve_format)
+    return laid_out.copy_(moment)

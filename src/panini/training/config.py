@@ -27,7 +27,7 @@ class ValidationConfig(Config):
     """Side at which they are compared, px."""
     sheet: int = Field(default=0, ge=0)
     """Faces on the sample sheet that each look leaves in `samples/`; 0 = none."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of their degradations."""
 
     @model_validator(mode="after")
@@ -49,7 +49,7 @@ class RunConfig(Config):
     data: DataConfig
     validation: ValidationConfig | None = None
     """None: nothing is kept as the best."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -73,7 +73,8 @@ class RunConfig(Config):
     channels_last: bool = False
     """Keep the convolutional networks' weights in that order: faster on some GPUs."""
     compile: bool = False
-    """Compile the networks with torch.compile: minutes at the start, faster after."""
+    """Compile the networks with torch.compile: minutes at the start, faster after. Never compiled:
+    discriminators under a gradient penalty, and what of a prior draws while it trains."""
     log_every_s: float = 5.0
     """Seconds between log lines."""
     tensorboard: bool = False

@@ -30,7 +30,7 @@ class CriticConfig(Config):
     r1_weight: float = Field(default=0.0, ge=0)
     """Of the gradient penalty, γ / 2; 0 = off, as the authors have it."""
     r1_every: int = Field(default=8, gt=0)
-    """Steps between penalties."""
+    """The discriminator's own updates between penalties."""
     start: int = 0
     """Image at which the generator begins to listen."""
     scale: int = 256
@@ -120,7 +120,8 @@ class Critic:
     ) -> None:
         self.name, self.config, self.engine = name, config, engine
         self.network, self.encode = network, encode
-        engine.place(network)
+        # The penalty's gradient goes through the network twice.
+        engine.place(network, compiled=config.r1_weight == 0)
         factor = config.learning_rate / engine.config.learning_rate
         engine.add_optimizer(name, (list(network.parameters()), factor))
         self.figures = "" if name == "discriminator" else f"{name.partition('_')[0]}_"
@@ -140,7 +141,7 @@ class Critic:
         return fake, loss
 
     def learn(
-        self, truth: Tensor, fake: Tensor, generator: np.random.Generator, step: int
+        self, truth: Tensor, fake: Tensor, generator: np.random.Generator, turn: int
     ) -> dict[str, Tensor]:
         """Update the discriminator.
 
@@ -148,11 +149,11 @@ class Critic:
             truth: True views that have the scale's detail, (N, 3, S, S).
             fake: Patches of restored faces, detached.
             generator: Says where the true patches are cut.
-            step: Number of the step.
+            turn: Number of the discriminator's own update.
         """
         config = self.config
         real, _ = crop_pair(truth, truth, config.patch, generator)
-        penalise = config.r1_weight > 0 and step % config.r1_every == 0
+        penalise = config.r1_weight > 0 and turn % config.r1_every == 0
         with torch.no_grad():
             real, fake = self.encode(real), self.encode(fake)
         real.requires_grad_(penalise)
@@ -203,8 +204,14 @@ def _normalised(vgg: VGG16, patches: Tensor, tap: str, engine: Engine) -> Tensor
     return F.normalize(features.float(), dim=1) * features.shape[1] ** 0.5
 
 
-def check_patch(config: CriticConfig, name: str, window: int) -> None:
+def check_patch(config: CriticConfig, name: str, window: int, what: str = "a window") -> None:
     """Refuse patches that are larger than what a window shows.
+
+    Args:
+        config: The discriminator's.
+        name: Its key.
+        window: Side, in cells.
+        what: Looks through the window, for the error.
 
     Raises:
         ValueError: They are.
@@ -212,6 +219,6 @@ def check_patch(config: CriticConfig, name: str, window: int) -> None:
     side = view_side(window, config.scale, trimmed=True)
     if config.patch > side:
         raise ValueError(
-            f"{name}.patch: a window of {window} cells leaves {side} px of a face "
+            f"{name}.patch: {what} of {window} cells leaves {side} px of a face "
             f"of {config.scale} px, got {config.patch}"
         )

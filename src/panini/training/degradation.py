@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -55,8 +56,20 @@ class DegradationRunConfig(RunConfig):
         odd = [group.count for group in self.data.groups if group.count % 2]
         if odd and self.pairs == "udrl":
             raise ValueError(f"data.groups: pairs need even counts, got {odd[0]}")
+        if self.validation and self.pairs == "udrl" and self.validation.batch % 2:
+            raise ValueError(
+                f"validation.batch: pairs need an even number, got {self.validation.batch}"
+            )
         if self.crop and self.crop > self.data.lq_size:
             raise ValueError(f"crop: {self.crop} px do not fit faces of {self.data.lq_size} px")
+        side = self.crop or self.data.lq_size
+        step = DegradationEncoderConfig(kind=self.kind).divisor
+        if side % step:
+            key = "crop" if self.crop else "data.lq_size"
+            raise ValueError(
+                f"{key}: kind {self.kind} takes multiples of {step} px, got {side}; "
+                f"try {max(side // step, 1) * step}"
+            )
         if self.label_weight and self.data.task != "mfr":
             raise ValueError(f"label_weight: task {self.data.task!r} has no degradation numbers")
         if self.pairs == "dasr" and not self.crop:
@@ -117,11 +130,11 @@ class DegradationStage(Stage):
         """One step on pairs: faces 2k and 2k+1 share their degradation."""
         engine = self.engine
         with engine.section("forward"):
-            views = self._views(batch, step)
+            views = self._views(batch, (step, engine.micro, engine.rank))
             with engine.autocast():
                 degradation = self.encoder(views[0])
                 query = F.normalize(self.encoder.project(degradation).float(), dim=1)
-                key = self._embed_keys(views[1], step)
+                key = self._embed_keys(views[1])
             loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
             figures = {"info_nce": loss.detach(), "rank": self._rank(query, key)}
             if self.config.label_weight:
@@ -139,17 +152,19 @@ class DegradationStage(Stage):
         self.encoder.eval()
         query, key = (
             F.normalize(self.encoder.project(self.encoder(view)), dim=1)
-            for view in self._views(batch, 0)
+            for view in self._views(batch, (0, 0, 0))
         )
         self.encoder.train(was)
         loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
         return {"info_nce": loss, "rank": self._rank(query, key)}
 
-    def _views(self, batch: list[GroupBatch], step: int) -> tuple[Tensor, Tensor]:
-        """Degraded images of the queries and of the keys."""
+    def _views(self, batch: list[GroupBatch], key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Degraded images of the queries and of the keys; crops follow from (step, micro, rank)."""
         lq = to_float(torch.cat([group.lq for group in batch]))
-        crop, seed = self.config.crop, step * self.engine.world + self.engine.rank
-        generator = torch.Generator().manual_seed(seed)
+        crop = self.config.crop
+        # Not from the engine's numbers of this step, but from a stream of their own.
+        seed = np.random.SeedSequence([self.config.seed, *key, 1]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
         if self.config.pairs == "dasr":
             assert crop is not None  # the recipe saw to it
             return _crop(lq, crop, generator), _crop(lq, crop, generator)
@@ -164,16 +179,12 @@ class DegradationStage(Stage):
         return degradation_numbers(self.teller(degradation), params[0::2] if paired else params)
 
     @torch.no_grad()
-    def _embed_keys(self, keys: Tensor, step: int) -> Tensor:
+    def _embed_keys(self, keys: Tensor) -> Tensor:
         """The momentum encoder's view of the keys, normalised."""
         if self.engine.stepping:
             self.contrast.follow(self.encoder, self.config.momentum)
-        # Shuffled, so that batch statistics cannot give the pairs away.
-        order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(step))
-        order = order.to(keys.device, non_blocking=True)
         encoder = self.contrast.encoder
-        key = F.normalize(encoder.project(encoder(keys[order])).float(), dim=1)
-        return key[order.argsort()]
+        return F.normalize(encoder.project(encoder(keys)).float(), dim=1)
 
     def _rank(self, query: Tensor, key: Tensor) -> Tensor:
         """Share of the queue that is nearer to a query than its own key."""

@@ -28,7 +28,12 @@ from panini.models.prior import GanPrior, Window
 from panini.models.stylegan2 import StyleGAN2
 from panini.training.critics import AdversarialConfig, Critic, check_patch, patch_critic
 from panini.training.engine import Engine
-from panini.training.network import update_ema
+from panini.training.network import (
+    KINDS_WITH_W,
+    check_validation_size,
+    check_validation_ws,
+    update_ema,
+)
 from panini.training.run import RunConfig, Stage
 
 PRIOR = "prior.safetensors"
@@ -98,7 +103,7 @@ class DistilStage(Stage):
             heads = ", ".join(self.net.heads)
             raise ConfigError(f"distil.sizes: the student draws at {heads} px, got {wrong[0]}")
         for group in self.config.data.groups:
-            if group.source.kind not in ("prior", "prior_live") or group.flip:
+            if group.source.kind not in KINDS_WITH_W or group.flip:
                 raise ConfigError(
                     "data.groups: distillation needs w: kind prior or prior_live, and flip: false"
                 )
@@ -107,6 +112,8 @@ class DistilStage(Stage):
                     f"data.groups.gt_size: the student draws {self.net.size} px, "
                     f"got {group.gt_size}"
                 )
+        check_validation_ws(self.config)
+        check_validation_size(self.config, self.net.size)
         if self.distil.adversarial is not None:
             try:
                 check_patch(self.distil.adversarial, "distil.adversarial", WHOLE.side)
@@ -138,7 +145,9 @@ class DistilStage(Stage):
             update_ema(self.ema, self.net, count, self.config.ema_half_life, nimg)
         if self.critic is not None and fake is not None:
             with engine.section("discriminator"):
-                figures |= self.critic.learn(truth, fake.detach(), random, step)
+                # With smaller sizes it learns on every other step.
+                turn = step // 2 if self.smaller else step
+                figures |= self.critic.learn(truth, fake.detach(), random, turn)
         return figures
 
     def _pairs(self, batch: list[GroupBatch], size: int) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,8 @@ class Engine:
         optimizers: By name; `add_optimizer` makes them.
         scalers: The optimizers' grad scalers, by the same names; idle unless float16.
         started: When it was made, by `time.monotonic`.
+        micro: Number of the batch in its step.
+        nimg: Images seen before the step.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -51,7 +53,8 @@ class Engine:
         self.optimizers: dict[str, torch.optim.Adam] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.micro = 0
-        self._broken: Tensor | None = None
+        self.nimg = 0
+        self._broken: dict[str, Tensor] = {}
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
@@ -69,12 +72,17 @@ class Engine:
     # ------------------------------------------------------------------------------------------
     # Networks and optimizers
 
-    def place(self, module: nn.Module) -> None:
-        """Move a network to the device, in the layout and the form that the recipe wants."""
+    def place(self, module: nn.Module, *, compiled: bool = True) -> None:
+        """Move a network to the device, in the layout and the form that the recipe wants.
+
+        Args:
+            module: The network.
+            compiled: False for what is differentiated twice, which compiled code cannot be.
+        """
         module.to(self.device)
         if self.config.channels_last:
             module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        if self.config.compile:
+        if self.config.compile and compiled:
             module.compile()
 
     def add_optimizer(
@@ -113,13 +121,13 @@ class Engine:
     # ------------------------------------------------------------------------------------------
     # A step
 
-    def begin(self, step: int, micro: int = 0) -> None:
+    def begin(self, step: int, micro: int = 0, nimg: int = 0) -> None:
         """Start on a batch: torch's own random numbers follow from where the run is.
 
         So there is no state of theirs to keep, and what a stage draws is what it would have
         drawn in a run that was never stopped.
         """
-        self.micro = micro
+        self.micro, self.nimg = micro, nimg
         seed = np.random.SeedSequence([self.config.seed, step, micro, self.rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
 
@@ -166,7 +174,7 @@ class Engine:
             limit = self.config.clip_norm if clip_norm is None else clip_norm
             norm = nn.utils.clip_grad_norm_(parameters, limit)
             if not scaler.is_enabled():
-                self._guard(optimizer, norm)
+                self._guard(name, norm)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -178,23 +186,40 @@ class Engine:
         Raises:
             TrainingError: A gradient was not finite.
         """
-        low = [
-            s for s in self.scalers.values() if s.is_enabled() and s.get_scale() < SMALLEST_SCALE
-        ]
-        if low or (self._broken is not None and bool(self._broken)):
-            raise _not_finite()
+        for name, scaler in self.scalers.items():
+            if scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE:
+                raise self._not_finite(name, self.nimg)
+        first = {name: int(nimg) for name, nimg in self._broken.items() if nimg >= 0}
+        if first:
+            name = min(first, key=first.__getitem__)
+            raise self._not_finite(name, first[name])
 
-    def _guard(self, optimizer: torch.optim.Adam, norm: Tensor) -> None:
+    def _guard(self, name: str, norm: Tensor) -> None:
         """Keep a gradient that is not finite out of the weights."""
-        broken = ~torch.isfinite(norm)
+        broken, optimizer = ~torch.isfinite(norm), self.optimizers[name]
         if self.device.type != "cuda":
             if broken:
                 optimizer.zero_grad(set_to_none=True)
-                raise _not_finite()
+                raise self._not_finite(name, self.nimg)
             return
         # The fused kernel itself passes such a step over: the host need not know yet.
         optimizer.found_inf = broken.float()  # pyright: ignore[reportAttributeAccessIssue]
-        self._broken = broken if self._broken is None else self._broken | broken
+        self._note(name, broken)
+
+    def _note(self, name: str, broken: Tensor) -> None:
+        """Keep the first image at which an optimizer's gradient was not finite, on the device."""
+        before = self._broken.get(name)
+        if before is None:
+            before = torch.full_like(broken, -1, dtype=torch.int64)
+        self._broken[name] = torch.where(broken & (before < 0), self.nimg, before)
+
+    def _not_finite(self, name: str, nimg: int) -> TrainingError:
+        half = self.config.precision != "float32"
+        advice = "use precision float32, or lower learning_rate" if half else "lower learning_rate"
+        return TrainingError(
+            f"optimizer {name}, image {nimg}: the loss or its gradient is not finite; the weights "
+            f"before it and the last checkpoint are good: {advice} or clip_norm, and run again"
+        )
 
     # ------------------------------------------------------------------------------------------
     # Between processes
@@ -222,6 +247,14 @@ class Engine:
         assert isinstance(gathered, Tensor)
         return gathered
 
+    def gather_texts(self, texts: list[str]) -> list[str]:
+        """Texts of all processes, on every one of them; each waits for the others."""
+        if self.world == 1:
+            return texts
+        from accelerate.utils import gather_object
+
+        return gather_object(texts)
+
     def any(self, flag: bool) -> bool:
         """Whether a flag is up in any process."""
         if self.world == 1:
@@ -240,13 +273,6 @@ class Engine:
                 if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
                     for buffer in norm.buffers():
                         buffer.copy_(_tensor(broadcast(buffer)))
-
-
-def _not_finite() -> TrainingError:
-    return TrainingError(
-        "the loss or its gradient is not finite; the weights before it and the last checkpoint "
-        "are good: lower learning_rate, or use precision float32, and run again"
-    )
 
 
 def _tensor(value: Any) -> Tensor:

@@ -134,6 +134,7 @@ class SkippedFaces:
         self.total = total
         self.most = most
         self.known = [] if known is None else known
+        self.new: list[str] = []
 
     def add(self, reasons: Iterable[str]) -> None:
         """Note what was skipped.
@@ -145,12 +146,18 @@ class SkippedFaces:
             if reason in self.known:
                 continue
             self.known.append(reason)
+            self.new.append(reason)
             logger.warning("skipped a face, %d so far: %s", len(self.known), reason)
             if len(self.known) > self.most * self.total:
                 raise DataError(
                     f"{len(self.known)} of {self.total} faces cannot be read, more than "
                     f"data.max_corrupt ({self.most:g}); the last: {reason}"
                 )
+
+    def take_new(self) -> list[str]:
+        """What was noted since the last call: what other processes have not been told."""
+        new, self.new = self.new, []
+        return new
 
 
 def _drop_lines_after(path: Path, nimg: int) -> None:
@@ -185,7 +192,8 @@ def _board(config: RunConfig, nimg: int) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtraError("train", "tensorboard: true") from error
-    return SummaryWriter(config.out / "tensorboard", purge_step=nimg)
+    # From the first that is made again: the points of the checkpoint's own image stay.
+    return SummaryWriter(config.out / "tensorboard", purge_step=nimg + 1)
 
 
 def _peak_memory_mb(device: torch.device) -> float | None:

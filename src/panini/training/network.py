@@ -29,6 +29,9 @@ WEIGHTS = "panini.safetensors"
 """What the stages that train a whole network leave for the next one."""
 
 
+KINDS_WITH_W = ("prior", "prior_live")
+"""Kinds of source whose faces come with their w."""
+
 FusionMethod = Literal["dafi", "concat", "modulation", "noise", "latent"]
 """Those of `models.fusion`."""
 
@@ -230,12 +233,18 @@ def thaw_anchor(net: PaniniNet) -> list[nn.Parameter]:
     """Let the head learn that draws the anchor, and nothing else of the prior; what learns.
 
     Raises:
-        ConfigError: The network has no anchor.
+        ConfigError: The network has no anchor, or its head learns with the prior already.
     """
     if not net.config.anchor_size:
         raise ConfigError("train_anchor: this network has no anchor")
     assert isinstance(net.prior, MobileStyleGAN)
     learned = list(net.prior.heads[str(net.config.anchor_size)].parameters())
+    if any(parameter.requires_grad for parameter in learned):
+        raise ConfigError(
+            f"train_anchor: train_prior lets that head of {net.config.anchor_size} px learn "
+            f"already; leave one out, or set train_prior_above to {net.config.anchor_size // 2} "
+            "or more"
+        )
     for parameter in learned:
         parameter.requires_grad_(True)
     return learned
@@ -263,6 +272,33 @@ def check_lq_size(net: PaniniNet, config: RunConfig) -> None:
         raise ConfigError(
             f"data.task: the network is for {net.config.task}, got {config.data.task}"
         )
+
+
+def check_validation_size(config: RunConfig, size: int) -> None:
+    """Refuse validation faces of another size than what a prior draws.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if config.validation is not None and config.validation.gt_size != size:
+        raise ConfigError(
+            f"validation.gt_size: the prior draws {size} px, got {config.validation.gt_size}; "
+            f"set it to {size}"
+        )
+
+
+def check_validation_ws(config: RunConfig) -> None:
+    """Refuse validation faces that come without the w that a stage learns from.
+
+    Raises:
+        ConfigError: They do.
+    """
+    if config.validation is None or config.validation.source.kind in KINDS_WITH_W:
+        return
+    raise ConfigError(
+        f"validation.source.kind: this stage needs w, expected one of {', '.join(KINDS_WITH_W)}, "
+        f"got {config.validation.source.kind}; name faces of the prior, or leave validation out"
+    )
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from panini.training.augmentation import Augmentation, AugmentConfig
 from panini.training.distillation import PRIOR, DistilConfig, DistilStage, write_prior
 from panini.training.engine import Engine
 from panini.training.inputs import check_inputs
-from panini.training.network import update_ema
+from panini.training.network import check_validation_size, update_ema
 from panini.training.run import RunConfig, Stage, fit
 
 CLIP_NORM = 1e3
@@ -157,8 +157,10 @@ class GanStage(Stage):
             self.modules["augmentation"] = Augmentation(self.gan.augment)
         if self.gan.path_length is not None:
             self.modules["path_length"] = PathLength(self.gan.path_length)
-        for module in self.modules.values():
-            self.engine.place(module)
+        # Differentiated twice, where they are penalised.
+        twice = {"path_length"} | ({"discriminator"} if self.gan.r1_gamma else set())
+        for name, module in self.modules.items():
+            self.engine.place(module, compiled=name not in twice)
         self.engine.add_optimizer("net", (list(self.net.parameters()), 1.0))
         parameters = list(self.discriminator.parameters())
         self.engine.add_optimizer("discriminator", (parameters, self.gan.discriminator_rate))
@@ -169,6 +171,7 @@ class GanStage(Stage):
                 raise ConfigError(
                     f"data.groups.gt_size: the prior draws {self.net.size} px, got {group.gt_size}"
                 )
+        check_validation_size(self.config, self.net.size)
 
     @property
     def _images_a_step(self) -> int:

@@ -8,6 +8,7 @@ cells, everything is whole, as in the paper. What the paper does not have is off
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -93,8 +94,8 @@ class OutputPhase(Config):
 
     until: int = Field(gt=0)
     """Image at which the phase ends."""
-    window: int = Field(default=64, gt=4, le=64)
-    """In place of the recipe's `window`."""
+    window: int | None = Field(default=None, gt=4, le=64)
+    """In place of the recipe's `window`; None = that."""
     size: int | None = None
     """Side of the whole face that is drawn, px; None = the network's."""
 
@@ -138,7 +139,13 @@ class RestorationRunConfig(RunConfig):
     def _has_a_network(self) -> Self:
         if (self.init is None) == (self.start is None):
             raise ValueError("init: name either the weights to go on from, or a start")
-        if self.train_prior and self.train_anchor:
+        if self.train_prior_above and not self.train_prior:
+            raise ValueError(
+                f"train_prior_above: expected a train_prior above 0 with it, got "
+                f"{self.train_prior_above} alone; set train_prior, or leave it out"
+            )
+        # With train_prior_above, it is for the network to say whether the head is among the rest.
+        if self.train_prior and self.train_anchor and not self.train_prior_above:
             raise ValueError("train_anchor: train_prior lets that head learn already")
         ends = [phase.until for phase in self.phases]
         if ends != sorted(set(ends)):
@@ -151,17 +158,29 @@ class RestorationRunConfig(RunConfig):
         for name, critic in critics.items():
             if critic is None:
                 continue
-            for window in (self.window, *(phase.window for phase in self.phases)):
+            for window in (self.window, *(phase.window or self.window for phase in self.phases)):
                 check_patch(critic, name, window)
+            if self.identity is not None:
+                check_patch(critic, name, FACE_WINDOW.side, "the identity loss's face window")
             if all(max(group.scales) < critic.scale for group in self.data.groups):
                 raise ValueError(f"{name}.scale: no group has truth compared at {critic.scale} px")
+        return self
+
+    @model_validator(mode="after")
+    def _compares_what_there_is(self) -> Self:
+        for number, group in enumerate(self.data.groups):
+            if max(group.scales) > group.gt_size:
+                raise ValueError(
+                    f"data.groups.{number}.scales: expected sides up to gt_size {group.gt_size}, "
+                    f"got {max(group.scales)}; larger ones would enlarge the truth"
+                )
         return self
 
     def output_at(self, nimg: int) -> tuple[int, int | None]:
         """(window's side, face's side) that are drawn after so many images."""
         for phase in self.phases:
             if nimg < phase.until:
-                return phase.window, phase.size
+                return phase.window or self.window, phase.size
         return self.window, None
 
 
@@ -291,14 +310,18 @@ class RestorationStage(Stage):
     ) -> Tensor:
         """L1 and perceptual loss of all groups."""
         loss = torch.zeros((), device=drawn.images[0].device)
-        for group, part, image in zip(self.config.data.groups, batch, drawn.images, strict=True):
+        groups = self.config.data.groups
+        names = _group_names(groups)
+        for group, name, part, image in zip(groups, names, batch, drawn.images, strict=True):
             scales = group.scales
             if drawn.size is not None:  # what is drawn has no finer detail
                 scales = [min(scale, drawn.size) for scale in scales]
             scale = int(drawn.generator.choice(scales))
             restored = view(image, drawn.window, scale, trimmed=True)
             gt = truth_view(part.gt, drawn.window, scale)
-            loss = loss + self._compare(group, (restored, gt), scale, drawn.generator, figures)
+            term, found = self._compare((restored, gt), drawn.generator)
+            figures |= {f"{figure}_{name}_{scale}": value for figure, value in found.items()}
+            loss = loss + group.count / self.config.data.batch * term
         return loss
 
     def _listen(
@@ -318,24 +341,16 @@ class RestorationStage(Stage):
         return total, fakes
 
     def _compare(
-        self,
-        group: GroupConfig,
-        pair: tuple[Tensor, Tensor],
-        scale: int,
-        generator: np.random.Generator,
-        figures: dict[str, Tensor],
-    ) -> Tensor:
-        """L1 and perceptual loss of one group, weighted by its share of the batch."""
+        self, pair: tuple[Tensor, Tensor], generator: np.random.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L1 and perceptual loss of one group, weighted, and each alone."""
         restored, gt = pair
         l1 = (restored - gt).abs().mean()
         restored, gt = crop_pair(restored, gt, self.config.patch, generator)
         with self.engine.autocast():
             perceptual = self.perceptual(restored, gt).mean()
-        source = group.source.kind
-        figures[f"l1_{source}_{scale}"] = l1.detach()
-        figures[f"perceptual_{source}_{scale}"] = perceptual.detach()
         loss = self.config.l1_weight * l1 + self.config.perceptual.weight * perceptual
-        return group.count / self.config.data.batch * loss
+        return loss, {"l1": l1.detach(), "perceptual": perceptual.detach()}
 
     def _identity_distance(self, images: tuple[Tensor, ...], batch: list[GroupBatch]) -> Tensor:
         """Mean distance of the descriptors of the restored faces, drawn in FACE_WINDOW."""
@@ -394,6 +409,15 @@ class RestorationStage(Stage):
         first = self.config.init.name if self.config.init else str(self.config.start)
         provenance = {"init": first, "restoration_images": nimg}
         save_model(self.ema, folder / WEIGHTS, provenance=provenance)
+
+
+def _group_names(groups: Sequence[GroupConfig]) -> list[str]:
+    """What figures call the groups: the source's kind, from the second of a kind on numbered."""
+    kinds = [group.source.kind for group in groups]
+    counts = [kinds[: place + 1].count(kind) for place, kind in enumerate(kinds)]
+    return [
+        kind if count == 1 else f"{kind}{count}" for kind, count in zip(kinds, counts, strict=True)
+    ]
 
 
 def _at_size(images: Tensor, size: int) -> Tensor:

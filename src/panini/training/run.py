@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from panini.data import FaceBatches, Finisher, Share, batches
+from panini.data import FaceBatches, Finisher, Share, Start, batches
 from panini.data.batch import RawGroup
 from panini.errors import CheckpointError, ConfigError, ImageError, TrainingError
-from panini.training.checkpointing import Checkpoints, Progress
+from panini.training.checkpointing import BEST, Checkpoints, Progress
 from panini.training.config import RunConfig
 from panini.training.engine import Engine
 from panini.training.log import Log, SkippedFaces
@@ -24,6 +24,9 @@ from panini.training.stage import Stage
 from panini.training.validation import Validation
 
 logger = logging.getLogger(__name__)
+
+SHARE_EVERY = 100
+"""Steps between two exchanges of what was skipped: each makes the processes wait."""
 
 __all__ = ["WEIGHTS", "Engine", "RunConfig", "Stage", "fit"]
 
@@ -88,7 +91,8 @@ def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
     if progress.nimg:
         logger.info("resumed at %d images from %s", progress.nimg, checkpoints.folder)
     share = Share(engine.rank, engine.world, config.accumulate)
-    dataset = FaceBatches(config.data, config.seed, paired=paired, share=share)
+    start = Start(progress.step, progress.nimg)
+    dataset = FaceBatches(config.data, config.seed, paired=paired, share=share, start=start)
     finish = Finisher(config.data, config.seed, engine.device)
     validation = Validation(config, engine, paired=paired) if config.validation else None
     # Only now: what cannot begin leaves no folder.
@@ -141,12 +145,15 @@ def _loop(run: _Run) -> bool:
         figures = _step(run, loader)
         progress.step += 1
         progress.nimg += run.size
+        if progress.step % SHARE_EVERY == 0 or progress.step == stop:
+            _share_skipped(run)
         run.log.add(figures, progress.nimg, skipped=len(progress.skipped))
         if not _validate_when_due(run, at_end=progress.step == stop) and (
             time.monotonic() - run.saved > config.checkpoint_every_s
         ):
             _checkpoint(run)
         if _out_of_time(run):
+            _share_skipped(run)
             break
     if run.saved_nimg != progress.nimg:
         _checkpoint(run)
@@ -173,7 +180,7 @@ def _step(run: _Run, loader: Iterator[list[RawGroup]]) -> dict:
         run.skipped.add(reason for part in raw for reason in part.skipped)
         with engine.section("degrade"):
             batch = run.finish(raw, (progress.step, micro, engine.rank))
-        engine.begin(progress.step, micro)
+        engine.begin(progress.step, micro, progress.nimg)
         figures = run.stage.step(batch, progress.step, progress.nimg)
     engine.share_statistics(run.stage.modules)
     return figures
@@ -198,6 +205,11 @@ def _out_of_time(run: _Run) -> bool:
     return engine.any(time.monotonic() - engine.started > limit)
 
 
+def _share_skipped(run: _Run) -> None:
+    """Tell all processes what each has skipped: the first logs, and each judges, all of it."""
+    run.skipped.add(run.stage.engine.gather_texts(run.skipped.take_new()))
+
+
 def _validate_when_due(run: _Run, *, at_end: bool) -> bool:
     """Look at the validation faces if it is time; keep what is the best so far."""
     validation, progress, stage = run.validation, run.progress, run.stage
@@ -219,7 +231,7 @@ def _validate_when_due(run: _Run, *, at_end: bool) -> bool:
     figure = next(iter(figures.values()))
     if _is_better(figure, progress.best):
         progress.best, progress.best_nimg = figure, progress.nimg
-        stage.save(run.config.out / "best", progress.nimg)
+        stage.save(run.config.out / BEST, progress.nimg)
     _checkpoint(run)
     if validation.config.sheet:
         run.log.sheet(validation.pictures(stage), progress.nimg)
@@ -252,8 +264,10 @@ def _full_disk_told(config: RunConfig) -> Iterator[None]:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             good = Checkpoints(config.out, config.keep).all()
             rest = f"{good[-1].name} is whole" if good else "there is no checkpoint yet"
+            # Of what is no OSError the message names the file already.
+            named = f"{cause.filename or config.out}: cannot be written ({cause.strerror})"
             raise TrainingError(
-                f"{config.out}: cannot be written ({cause.strerror}); {rest}: make room on the "
-                "disk and run the same command again"
+                f"{named if error is cause else error}; {rest}: make room on the disk and run the "
+                "same command again"
             ) from error
         raise

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from panini.data import FaceBatches, Finisher, GroupConfig, RawGroup
 from panini.data.device import GroupBatch
+from panini.errors import ConfigError
 from panini.training.config import RunConfig, ValidationConfig
 from panini.training.engine import Engine
 from panini.training.stage import Stage
@@ -19,6 +20,9 @@ class Validation:
         config: The run's recipe, with a `validation`.
         engine: Of the run.
         paired: As `fit` takes it.
+
+    Raises:
+        ConfigError: It asks for more faces than its source has.
     """
 
     def __init__(self, config: RunConfig, engine: Engine, *, paired: bool) -> None:
@@ -34,8 +38,18 @@ class Validation:
         changes = {"groups": (group,), "curriculum": (), "num_workers": 0, "degrade_on": "worker"}
         data = config.data.model_copy(update=changes)
         self.dataset = FaceBatches(data, self.config.seed, paired=paired, in_order=True)
+        self._check_count()
         self.finish = Finisher(data, self.config.seed, engine.device)
         self.raw: list[list[RawGroup]] = []
+
+    def _check_count(self) -> None:
+        """Refuse more faces than there are: they would come round again."""
+        faces, wanted = self.dataset.faces, self.config.count
+        if self.config.source.kind != "prior_live" and wanted > faces:
+            raise ConfigError(
+                f"validation.count: the source has {faces} faces, got {wanted}; set it to a "
+                f"multiple of validation.batch up to {faces}"
+            )
 
     def batches(self) -> list[list[RawGroup]]:
         """The faces; they are prepared once and kept."""

@@ -21,12 +21,14 @@ from panini.models.panini_net import PaniniNet
 from panini.models.prior import GanPrior
 from panini.training.inputs import check_inputs
 from panini.training.network import (
+    KINDS_WITH_W,
     WEIGHTS,
     FusionMethod,
     StartConfig,
     TransferConfig,
     build_network,
     check_lq_size,
+    check_validation_ws,
     prior_features,
     trainable,
     update_ema,
@@ -176,9 +178,10 @@ class WarmupStage(Stage):
 def train(config: WarmupRunConfig) -> bool:
     """Run stage 2; returns whether it is at its end."""
     groups = config.data.groups
-    if any(g.flip or g.source.kind not in ("prior", "prior_live") for g in groups):
+    if any(g.flip or g.source.kind not in KINDS_WITH_W for g in groups):
         raise ConfigError(
             "warm-up uses w: its groups need kind: prior or prior_live, and flip: false"
         )
+    check_validation_ws(config)
     check_inputs(config)
     return fit(WarmupStage(config), config)
