@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from panini.checkpoints import load_model, load_tensors, save_model
+from panini.checkpoints import load_model, load_prior, load_tensors, save_model
 from panini.checkpoints.io import sha256_of
 from panini.checkpoints.specs import WEIGHTS
 
@@ -26,13 +26,17 @@ def main() -> None:
     parser.add_argument("name", help="name to ship it under")
     parser.add_argument("weights", type=Path, help="float32 weights of the last stage")
     parser.add_argument("--note", action="append", default=[], metavar="KEY=JSON")
+    parser.add_argument("--prior", type=Path, help="as it was before restoration changed it")
     args = parser.parse_args()
 
     _, meta = load_tensors(args.weights, kind="panini-net")
     notes = dict(note.split("=", 1) for note in args.note)
     provenance = meta["provenance"] | {key: json.loads(value) for key, value in notes.items()}
     path = WEIGHTS / f"{args.name}.safetensors"
-    save_model(load_model(args.weights), path, provenance=provenance, dtype=torch.float16)
+    # As float16 has it, so that what restoration left alone is equal.
+    prior = None if args.prior is None else load_prior(args.prior).half().float()
+    net = load_model(args.weights).half().float()
+    save_model(net, path, provenance=provenance, dtype=torch.float16, prior=prior)
     size = path.stat().st_size
     if size > LARGEST:
         parser.error(f"{path}: {size:,} bytes, more than {LARGEST:,}")

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +23,7 @@ from panini.checkpoints import (
     convert,
     load_degradation_encoder,
     load_model,
+    load_network_prior,
     load_prior,
     load_tensors,
     read,
@@ -518,3 +520,27 @@ def test_a_config_that_lies_is_refused_before_anything_is_built(tmp_path):
     config = named_config("mfr-1024").to_dict()
     save_tensors({"a": torch.zeros(1)}, path, kind="panini-net", meta={"config": config})
     assert "missing tensors" in error_of(recognise, path)
+
+
+def test_a_network_keeps_the_prior_that_restoration_changed(tmp_path):
+    before = PaniniNet(named_config("tiny")).prior
+    net = PaniniNet(named_config("tiny"))
+    net.prior.load_state_dict(before.state_dict())
+    with torch.no_grad():
+        for module in net.prior.modules_above(32):
+            for parameter in module.parameters():
+                parameter.add_(0.5)
+    path = tmp_path / "net.safetensors"
+    save_model(net, path, provenance={}, prior=before)
+    kept = load_network_prior(path).state_dict()
+    changed = load_model(path).prior.state_dict()
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(kept[name], tensor)
+    assert any(not torch.equal(changed[name], kept[name]) for name in kept)
+    assert recognise(path).tensors == len(net.state_dict())
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if name.startswith("own_prior.")]  # noqa: SIM118
+    assert len(names) == sum(not torch.equal(changed[name], kept[name]) for name in kept)
+    # Without one, it is the prior inside.
+    save_model(net, path, provenance={})
+    assert all(torch.equal(changed[n], t) for n, t in load_network_prior(path).state_dict().items())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from panini.checkpoints import SPECS, load_model
+from panini.checkpoints import SPECS, load_network_prior
 from panini.checkpoints.convert.mobile_prior import read_mobile_prior
 from panini.consistency import back_project, reduce
 from panini.models.mobile_stylegan import (
@@ -101,7 +101,7 @@ def test_prior_of_the_wheel_draws_the_golden_faces():
 def test_prior_of_the_shipped_model_draws_the_golden_faces():
     if "mobile-mfr" not in SPECS:
         pytest.skip("mobile-mfr is not shipped yet")
-    prior = load_model("mobile-mfr").prior
+    prior = load_network_prior("mobile-mfr")
     assert isinstance(prior, MobileStyleGAN)
     errors = golden_errors(prior)  # stored as float16
     assert max(errors.values()) < 1e-2, errors

@@ -18,6 +18,7 @@ from panini.checkpoints.convert import mobile_prior
 from panini.checkpoints.convert.foreign import read_foreign
 from panini.checkpoints.convert.stylegan2 import W_AVG_SAMPLES, mean_style
 from panini.checkpoints.io import (
+    OWN_PRIOR,
     Header,
     load_state,
     load_tensors,
@@ -113,6 +114,30 @@ def load_prior(path: str | os.PathLike[str]) -> StyleGAN2 | MobileStyleGAN:
     return net
 
 
+def load_network_prior(name_or_path: str | os.PathLike[str]) -> StyleGAN2 | MobileStyleGAN:
+    """The face generator of a network, as it was before restoration changed it.
+
+    Restoration may train the prior above the fused levels: what it then draws alone are no faces to
+    learn from. A file of ours keeps the tensors that it had; of other files it is the prior inside.
+
+    Args:
+        name_or_path: What `load_model` takes.
+
+    Raises:
+        CheckpointError: As `load_model`; or what is kept does not fit.
+    """
+    prior = load_model(name_or_path).prior
+    assert isinstance(prior, StyleGAN2 | MobileStyleGAN)
+    source = resolve(name_or_path)
+    header = read_header(source)
+    kept = [] if header is None else [n for n in header.shapes if n.startswith(OWN_PRIOR)]
+    if kept:
+        state, _ = load_tensors(source, kind="panini-net")
+        own = {name.removeprefix(OWN_PRIOR): state[name].float() for name in kept}
+        load_state(prior, prior.state_dict() | own, source)
+    return prior
+
+
 def load_degradation_encoder(name_or_path: str | os.PathLike[str]) -> DegradationEncoder:
     """A degradation encoder, or that of a network, in eval mode, on the CPU.
 
@@ -159,9 +184,10 @@ def _read_ours(path: Path, header: Header, *, tensors: bool) -> Weights:
     kind = cast(KindName, header.kind)
     # Old files of the mobile prior do not say their shape: it is the public model's.
     fields = header.meta.get("config", {} if kind == "mobile-prior" else None)
-    config = config_of(kind, fields, len(header.shapes), path)
+    shapes = {n: shape for n, shape in header.shapes.items() if not n.startswith(OWN_PRIOR)}
+    config = config_of(kind, fields, len(shapes), path)
     net = outline(kind, config, path)
-    check_fit({name: t.shape for name, t in net.state_dict().items()}, header.shapes, path)
+    check_fit({name: t.shape for name, t in net.state_dict().items()}, shapes, path)
     provenance = header.meta.get("provenance")
     recognition = Recognition(
         format="ours",
@@ -169,10 +195,11 @@ def _read_ours(path: Path, header: Header, *, tensors: bool) -> Weights:
         kind=kind,
         config=config,
         parameters=sum(parameter.numel() for parameter in net.parameters()),
-        tensors=len(header.shapes),
+        tensors=len(shapes),
         provenance=provenance if isinstance(provenance, dict) else {},
     )
     state = load_tensors(path, kind=kind)[0] if tensors else {}
+    state = {name: tensor for name, tensor in state.items() if name in shapes}
     return Weights(recognition=recognition, state=state)
 
 

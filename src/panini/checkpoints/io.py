@@ -150,12 +150,17 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+OWN_PRIOR = "own_prior."
+"""Prefix of a network's file: the prior's tensors as they were before restoration changed them."""
+
+
 def save_model(
     net: PaniniNet,
     path: Path,
     *,
     provenance: Mapping[str, Any],
     dtype: torch.dtype | None = None,
+    prior: nn.Module | None = None,
 ) -> None:
     """Write a network with its config.
 
@@ -164,10 +169,17 @@ def save_model(
         path: The .safetensors file.
         provenance: Where the weights are from: JSON values by key.
         dtype: Floating tensors are stored as this; None keeps them.
+        prior: As it was before restoration changed it: what differs is kept beside the network, for
+            `load_network_prior`. None: nothing is.
     """
+    state = net.state_dict()
+    if prior is not None:
+        own = prior.state_dict().items()
+        kept = {name: tensor for name, tensor in own if not tensor.equal(state[f"prior.{name}"])}
+        state |= {OWN_PRIOR + name: tensor for name, tensor in kept.items()}
     state = {
         name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-        for name, tensor in net.state_dict().items()
+        for name, tensor in state.items()
     }
     meta = {"config": net.config.to_dict(), "provenance": dict(provenance)}
     save_tensors(state, path, kind="panini-net", meta=meta)

@@ -28,7 +28,7 @@ class Spec:
 SPECS: dict[str, Spec] = {
     "mobile-mfr": Spec(
         file="mobile-mfr.safetensors",
-        sha256="1a3ac9e702eb88948b5fb30d43aa997fba745d097c7f93ab8a1a1f408111165b",
+        sha256="e51b95b648f76e795eb707ad86cc1ff41aa66a71bfc8392019ee41893c6546b2",
         licence="research and non-commercial use only, see NOTICE",
     ),
     "mobile-sr16": Spec(

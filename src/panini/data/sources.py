@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from panini.checkpoints import SPECS, load_model, load_prior
+from panini.checkpoints import SPECS, load_network_prior, load_prior
 from panini.data.config import SourceConfig
 from panini.errors import CheckpointError, DataError
 from panini.images import IMAGE_SUFFIXES, RgbImage, to_uint8
@@ -135,18 +135,19 @@ def open_source(config: SourceConfig, workers: int = 0) -> Source:
 
 
 def load_live_prior(path: Path) -> GanPrior:
-    """The prior of a file of its own, of a network's file, or of a shipped model by name.
+    """The prior of a file of its own, of a network's file, or of a shipped model by name: there, as
+    it was before restoration changed it.
 
     Raises:
         CheckpointError: It is none of them.
     """
     if os.fspath(path) in SPECS:
-        return load_model(path).prior
+        return load_network_prior(path)
     try:
         return load_prior(path)
     except CheckpointError as no_prior:
         try:
-            return load_model(path).prior
+            return load_network_prior(path)
         except CheckpointError:
             raise no_prior from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from panini.data import load_live_prior
 from panini.data import resize as resize_image
 from panini.evaluation import read_faces
 from panini.evaluation.cases import THETA_RATES, at_rate
@@ -41,11 +42,11 @@ def figure_needs(study: Study) -> Needs:
 
 
 def figure(study: Study) -> list[Path]:
-    """Draw figure 7 on faces of the network's prior, and on the data if there is; the files."""
+    """Draw figure 7 on faces of the study's prior, and on the data if there is; the files."""
     net, name = study.masked_network()
     count, seed = study.config.figure_faces, study.config.evaluation.seed
     sheets: dict[str, Iterable[tuple[str, RgbImage]]] = {
-        "figure7.png": prior_faces(net.prior, count, seed)
+        "figure7.png": prior_faces(load_live_prior(study.prior_path("mfr")), count, seed)
     }
     if study.options.data is not None:
         sheets["figure7-data.png"] = itertools.islice(read_faces(study.data), count)
@@ -72,7 +73,7 @@ _NOTES = [
     f"Without bands: the last step of the mobile sizes, which takes over the photo's own bands of "
     f"frequency, is left out, so that only features draw. Faces are drawn at {DRAWN_SIZE} px.",
     "A row is one face at one downsampling rate; σ 1.5 px, noise 5 and JPEG quality 80 stay. theta "
-    "is θ of Eq. 11. figure7.png shows new faces of the network's prior, which are nobody's; "
+    "is θ of Eq. 11. figure7.png shows new faces of the study's prior, which are nobody's; "
     "figure7-data.png, where there is --data, the first faces of it.",
 ]
 _SHOWN = {"figure7.png": "New faces of the prior", "figure7-data.png": "Faces of the data"}
