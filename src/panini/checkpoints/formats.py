@@ -88,18 +88,21 @@ def convert(path: Path, out: Path, *, overwrite: bool = False) -> Recognition:
     return found
 
 
-def load_model(name_or_path: str | os.PathLike[str]) -> PaniniNet:
+def load_model(name_or_path: str | os.PathLike[str], *, own_prior: bool = False) -> PaniniNet:
     """A trained network, float32, in eval mode, on the CPU.
 
     Args:
         name_or_path: A shipped model's name ("mobile-mfr"), a file of ours or of the authors,
             or hf://owner/repo on the Hugging Face hub.
+        own_prior: With the prior as it was before restoration changed it, see `load_network_prior`.
 
     Raises:
         CheckpointError: Unknown name; a file that is missing, damaged, or no Panini-Net.
     """
     net = _build(name_or_path, "panini-net")
     assert isinstance(net, PaniniNet)
+    if own_prior:
+        _undo_restoration(net.prior, resolve(name_or_path))
     return net
 
 
@@ -126,16 +129,19 @@ def load_network_prior(name_or_path: str | os.PathLike[str]) -> StyleGAN2 | Mobi
     Raises:
         CheckpointError: As `load_model`; or what is kept does not fit.
     """
-    prior = load_model(name_or_path).prior
+    prior = load_model(name_or_path, own_prior=True).prior
     assert isinstance(prior, StyleGAN2 | MobileStyleGAN)
-    source = resolve(name_or_path)
+    return prior
+
+
+def _undo_restoration(prior: torch.nn.Module, source: Path) -> None:
+    """Put back what a network's file keeps of its prior as it was."""
     header = read_header(source)
     kept = [] if header is None else [n for n in header.shapes if n.startswith(OWN_PRIOR)]
     if kept:
-        state, _ = load_tensors(source, kind="panini-net")
-        own = {name.removeprefix(OWN_PRIOR): state[name].float() for name in kept}
+        state, _ = load_tensors(source, kind="panini-net", names=kept)
+        own = {name.removeprefix(OWN_PRIOR): tensor for name, tensor in state.items()}
         load_state(prior, prior.state_dict() | own, source)
-    return prior
 
 
 def load_degradation_encoder(name_or_path: str | os.PathLike[str]) -> DegradationEncoder:
@@ -198,8 +204,7 @@ def _read_ours(path: Path, header: Header, *, tensors: bool) -> Weights:
         tensors=len(shapes),
         provenance=provenance if isinstance(provenance, dict) else {},
     )
-    state = load_tensors(path, kind=kind)[0] if tensors else {}
-    state = {name: tensor for name, tensor in state.items() if name in shapes}
+    state = load_tensors(path, kind=kind, names=shapes)[0] if tensors else {}
     return Weights(recognition=recognition, state=state)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,15 @@ def _to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(
+    path: Path, *, kind: str, names: Collection[str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors and metadata.
+
+    Args:
+        path: The .safetensors file.
+        kind: What it holds.
+        names: Of the tensors that are read; None is all.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not of this kind.
@@ -101,7 +108,8 @@ def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     if header is None or found != kind:
         raise CheckpointError(f"{path}: expected {kind} weights of ours, found {found}")
     with _reading(path), safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in header.shapes}, header.meta
+        wanted = header.shapes if names is None else names
+        return {name: file.get_tensor(name) for name in wanted}, header.meta
 
 
 def read_header(path: Path) -> Header | None:

@@ -259,11 +259,12 @@ def _network(text: str, name: str, device: str) -> _Contender:
 
 def _pulse(source: str, name: str, device: str) -> _Contender:
     """Latent optimisation through a prior, or through the one of a network."""
-    from panini.checkpoints import load_network_prior, load_prior, recognise
+    from panini.checkpoints import load_model, load_prior, recognise
     from panini.peers import pulse_system
 
-    load = load_network_prior if recognise(source).kind == "panini-net" else load_prior
-    system = pulse_system(load(source).to(device), name=name)
+    is_net = recognise(source).kind == "panini-net"
+    drawn_by = load_model(source, own_prior=True) if is_net else load_prior(source)
+    system = pulse_system(drawn_by.to(device), name=name)
     return _Contender(source=f"pulse:{source}", systems=lambda _: [system], about={})
 
 

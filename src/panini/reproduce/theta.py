@@ -159,15 +159,19 @@ def _rates(found: Thetas) -> str:
         ["θ", *(f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]" for mean in means)],
         ["deviation over faces", *(f"{column.std():.3f}" for column in columns)],
     ]
-    text = f"θ rises at every step for {_share(rises(found.over_rates))} of the faces; "
-    ends = _share(found.over_rates[:, -1] > found.over_rates[:, 0])
+    text = f"θ rises at every step for {_percent(rises(found.over_rates))} of the faces; "
+    ends = _percent(found.over_rates[:, -1] > found.over_rates[:, 0])
     table = grid(["rate r", *(str(rate) for rate in THETA_RATES)], rows)
     return f"{table}\n\n{text}from the first to the last for {ends}."
 
 
-def _share(faces: NDArray[np.bool_]) -> str:
-    """How many of the faces, with its interval."""
-    found = mean_interval(faces.astype(np.float64))
+def _share(faces: NDArray[np.bool_]) -> Interval:
+    """How many of the faces, as a share."""
+    return mean_interval(faces.astype(np.float64))
+
+
+def _percent(faces: NDArray[np.bool_]) -> str:
+    found = _share(faces)
     return f"{100 * found.mean:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
@@ -193,7 +197,7 @@ def _plots(found: Thetas, correlations: dict[str, Interval]) -> list[str]:
 def _numbers(found: Thetas, correlations: dict[str, Interval]) -> dict[str, object]:
     """For the JSON."""
     columns = found.over_rates.T
-    share = mean_interval(rises(found.over_rates).astype(np.float64))
+    share = _share(rises(found.over_rates))
     return {
         "rates": list(THETA_RATES),
         "theta": [mean_interval(column).__dict__ for column in columns],
