@@ -4,9 +4,9 @@
 
 Restoration is super-resolution of what a degradation has left. So the network starts as the one
 for 16x super-resolution, on the photo's means over 8 x 8 px; its stem sees all 64 pixels of a mean
-and can learn what is in them. Degradation encoder and bands are those of `--mfr`. Masks and bands
-are put linear in the octaves of the downsampling rate that v_DR tells (a ridge probe on degraded
-faces).
+and can learn what is in them. The degradation encoder is that of `--mfr`. Masks and bands are put
+linear in the octaves of the downsampling rate that v_DR tells (a ridge probe on degraded faces):
+the photo keeps the bands below its low side, the network draws those above.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from panini.checkpoints import load_model, save_model
+from panini.data import resize
 from panini.degradations import DegradationRange, degrade
 from panini.images import to_tensor
 from panini.models.panini_net import PaniniNet
@@ -38,6 +38,8 @@ CELL = 8
 SMALL_RATE = math.log2(CELL)
 SLOPES = {64: 1.2, 32: 0.5, 16: 0.2, 8: 0.0, 4: 0.0}
 """Level → logits of the prior's share an octave of the rate."""
+BAND_SLOPE, MOST = 2.0, 4.0
+"""Logits of the photo's share of a band an octave of the rate, and the most at the rate `CELL`."""
 RIDGE = 30.0
 LEAKY = 0.1
 """Slope of the masks' activation below 0."""
@@ -62,8 +64,7 @@ def describe(net: PaniniNet, shards: Sequence[Path], count: int) -> tuple[Tensor
     vectors, octaves = [], []
     for index in generator.choice(len(members), min(count, len(members)), replace=False):
         member = members[index]
-        face = decode(BytesIO(member.read()), member.name)
-        face = cv2.resize(face, (512, 512), interpolation=cv2.INTER_CUBIC)
+        face = resize(decode(BytesIO(member.read()), member.name), 512)
         params = RANGE.sample(generator)
         vectors.append(net.degradation(to_tensor(degrade(face, params, generator)))[0])
         octaves.append(math.log2(params.rate) - SMALL_RATE)
@@ -81,7 +82,7 @@ def probe(vectors: Tensor, octaves: Tensor) -> Octaves:
 
 
 def graft(sr16: PaniniNet, mfr: PaniniNet) -> PaniniNet:
-    """The network of `sr16` behind the degradation encoder and with the bands of `mfr`."""
+    """The network of `sr16` behind the degradation encoder of `mfr`, and with bands like its."""
     encoder = replace(sr16.config.encoder, in_size=512, unshuffle=CELL)
     net = PaniniNet(replace(mfr.config, encoder=encoder, prior=sr16.config.prior))
     state = {name: value.clone() for name, value in sr16.state_dict().items()}
@@ -115,8 +116,8 @@ def make_linear(mlp: nn.Module, octaves: Octaves, base: Tensor, slope: Tensor) -
 
 
 @torch.no_grad()
-def follow_the_rate(net: PaniniNet, sr16: PaniniNet, octaves: Octaves, vectors: Tensor) -> None:
-    """Masks: sr16's at its rate, with a slope. Bands: a line through what they were."""
+def follow_the_rate(net: PaniniNet, sr16: PaniniNet, octaves: Octaves) -> None:
+    """Masks: sr16's at its rate, with a slope. Bands: half the photo's where its low side lies."""
     size = sr16.config.encoder.in_size
     logits = sr16.fusion.mask_logits(sr16.degradation(torch.zeros(1, 3, size, size)))
     for level, found in logits.items():
@@ -126,11 +127,9 @@ def follow_the_rate(net: PaniniNet, sr16: PaniniNet, octaves: Octaves, vectors: 
         mlp = net.fusion.mask_mlps[str(level)]
         make_linear(mlp, octaves, torch.cat([half, -half]), torch.cat([slope, -slope]))
     assert net.bands is not None
-    along = octaves(vectors)
-    axes = torch.stack([torch.ones_like(along), along], dim=1)
-    shares = net.bands.mask_mlp(vectors).clamp(-5, 5).double()
-    base, slope = torch.linalg.lstsq(axes, shares).solution.float()
-    make_linear(net.bands.mask_mlp, octaves, base, slope)
+    below = [math.log2(size / level) for level in net.bands.config.levels]
+    base = (BAND_SLOPE * torch.tensor(below)).clamp(max=MOST)
+    make_linear(net.bands.mask_mlp, octaves, base, torch.full_like(base, -BAND_SLOPE))
 
 
 def main() -> None:
@@ -139,7 +138,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("faces", type=Path, nargs="+", help="tar shards")
     parser.add_argument("--sr16", default="mobile-sr16", help="the backbone")
-    parser.add_argument("--mfr", default="mobile-mfr", help="degradation encoder and bands")
+    parser.add_argument("--mfr", default="mobile-mfr", help="the degradation encoder")
     parser.add_argument("--count", type=int, default=700, help="degraded faces for the probe")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -148,7 +147,7 @@ def main() -> None:
     octaves = probe(vectors, rates)
     error = (octaves(vectors) - rates).square().mean() / rates.var()
     net = graft(sr16, mfr)
-    follow_the_rate(net, sr16, octaves, vectors)
+    follow_the_rate(net, sr16, octaves)
     start = {"backbone": str(options.sr16), "degradation_encoder": str(options.mfr)}
     save_model(net, options.out, provenance=start)
     print(f"{options.out}: the rate is told with R² {1 - error:.2f} on the faces of the fit")

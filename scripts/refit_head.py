@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from panini.checkpoints import load_model, load_tensors, save_model
 from panini.consistency import reduce
+from panini.data import resize
 from panini.degradations import bilinear_antialias, degrade, sample_floor
 from panini.images import to_tensor
 from panini.models.mobile_stylegan import MobileStyleGAN, haar_downsample
@@ -39,8 +39,8 @@ def inputs(net: PaniniNet, shards: Sequence[Path], count: int) -> Iterator[Tenso
             if net.config.task == "sr16":
                 yield to_tensor(bilinear_antialias(face, side))
             else:
-                face = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
-                yield to_tensor(degrade(face, sample_floor(generator), generator))
+                params = sample_floor(generator)
+                yield to_tensor(degrade(resize(face, side), params, generator))
 
 
 @torch.inference_mode()

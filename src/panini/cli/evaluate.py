@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from panini.cli.logs import show_log
 from panini.errors import ConfigError, PaniniError
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ def evaluate(
         overwrite=overwrite,
         check=check,
     )
-    _tell_steps()
+    # The bar counts faces, and what comes after the last takes time.
+    show_log(stderr=True)
     try:
         passed = _evaluate(wish)
     except PaniniError as error:
@@ -324,15 +325,6 @@ def _check_decidable(wanted: Sequence[str], task: Task, degradations: Degradatio
         raise ConfigError(
             f"--check needs {', '.join(missing)}; add to --metrics, or leave that out"
         )
-
-
-def _tell_steps() -> None:
-    """Show what an evaluation logs: the bar counts faces, and steps after the last take time."""
-    from rich.console import Console
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
 
 @contextmanager

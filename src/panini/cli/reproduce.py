@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
 
+from panini.cli.logs import show_log
 from panini.errors import PaniniError
 
 
@@ -83,8 +82,7 @@ def reproduce(
     from panini.reproduce import reproduce as run
     from panini.runtime import keep_memory
 
-    handler = RichHandler(show_path=False, markup=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    show_log()
     keep_memory()
     try:
         options = Options(

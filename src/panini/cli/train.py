@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
+
+from panini.cli.logs import show_log
 
 
 class StageName(StrEnum):
@@ -53,8 +53,7 @@ def train(
         recipe = resolved.model_dump(mode="json")
         typer.echo(json.dumps({"recipe": recipe, "estimate": estimate(resolved, config)}, indent=2))
         return
-    handler = RichHandler(show_path=False, markup=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    show_log()
     keep_memory()
     done = run(resolved)
     if int(os.environ.get("RANK", "0")) == 0:

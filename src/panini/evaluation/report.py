@@ -56,7 +56,7 @@ class ThetaResult:
     @property
     def rising_interval(self) -> Interval:
         """That share with its 95 % interval."""
-        return mean_interval(rises(list(self.thetas.values())).astype(np.float64))
+        return mean_interval(rises(list(self.thetas.values())))
 
 
 def rises(over_rates: ArrayLike) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Values = Sequence[float] | NDArray[np.floating]
+Values = Sequence[float] | NDArray[np.floating] | NDArray[np.bool_]
 
 _PERCENTILES = (2.5, 97.5)
 _FEW = 1 << 22

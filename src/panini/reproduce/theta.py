@@ -165,13 +165,9 @@ def _rates(found: Thetas) -> str:
     return f"{table}\n\n{text}from the first to the last for {ends}."
 
 
-def _share(faces: NDArray[np.bool_]) -> Interval:
-    """How many of the faces, as a share."""
-    return mean_interval(faces.astype(np.float64))
-
-
 def _percent(faces: NDArray[np.bool_]) -> str:
-    found = _share(faces)
+    """How many of the faces, with its interval."""
+    found = mean_interval(faces)
     return f"{100 * found.mean:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
@@ -197,7 +193,7 @@ def _plots(found: Thetas, correlations: dict[str, Interval]) -> list[str]:
 def _numbers(found: Thetas, correlations: dict[str, Interval]) -> dict[str, object]:
     """For the JSON."""
     columns = found.over_rates.T
-    share = _share(rises(found.over_rates))
+    share = mean_interval(rises(found.over_rates))
     return {
         "rates": list(THETA_RATES),
         "theta": [mean_interval(column).__dict__ for column in columns],
