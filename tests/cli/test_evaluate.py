@@ -15,7 +15,8 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from panini.checkpoints import save_model
-from panini.cli.evaluate import _bar, _tell_steps, evaluate
+from panini.cli.evaluate import _bar, evaluate
+from panini.cli.logs import show_log
 from panini.models.panini_net import PaniniNet, named_config
 
 METRICS = "psnr,ssim,lpips,identity,grid,theta"
@@ -130,7 +131,7 @@ def test_steps_after_the_last_face_are_told(monkeypatch, capsys) -> None:
     level = logging.root.level
     monkeypatch.setattr(logging.root, "handlers", [])
     try:
-        _tell_steps()
+        show_log(stderr=True)
         logging.getLogger("panini.evaluation.sets").info("distances of sets: the truth")
     finally:
         logging.root.setLevel(level)
