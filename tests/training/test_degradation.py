@@ -9,10 +9,12 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from panini.checkpoints import load_tensors
-from panini.data import to_float
+from panini.checkpoints import io, load_tensors
+from panini.data import FaceBatches, to_float
+from panini.errors import TrainingError
 from panini.losses import info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
+from panini.training import degradation
 from panini.training.degradation import (
     WEIGHTS,
     DegradationRunConfig,
@@ -53,6 +55,36 @@ def test_calibrating_again_gives_the_same_weights(recipe):
     train(config)
     again, _ = load_tensors(config.out / WEIGHTS, kind="degradation-encoder")
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_calibration_measures_faces_of_the_end_of_the_curriculum(recipe, monkeypatch):
+    opened = []
+
+    class Spy(FaceBatches):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(degradation, "FaceBatches", Spy)
+    config = recipe(images=16, calibration_images=16)
+    train(config)
+    assert [dataset.start.nimg for dataset in opened] == [16]
+
+
+def test_a_full_disk_after_the_calibration_says_what_to_do(recipe, monkeypatch):
+    config = recipe(images=16, calibration_images=16)
+    calibrate_whole = degradation.calibrate
+
+    def fill_the_disk(*arguments):
+        calibrate_whole(*arguments)
+        monkeypatch.setattr(io, "save_file", no_space)
+
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(degradation, "calibrate", fill_the_disk)
+    with pytest.raises(TrainingError, match="is whole: make room on the disk and run the same"):
+        train(config)
 
 
 def test_calibration_evens_the_axes_out_and_keeps_the_projection():

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from panini.checkpoints import save_tensors
-from panini.data import FaceBatches, Finisher, GroupBatch, to_float
+from panini.data import FaceBatches, Finisher, GroupBatch, Start, to_float
 from panini.losses import degradation_numbers, info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
 from panini.training.inputs import check_inputs
-from panini.training.run import Engine, RunConfig, Stage, fit
+from panini.training.run import Engine, RunConfig, Stage, fit, full_disk_told
 
 WEIGHTS = "degradation_encoder.safetensors"
 
@@ -247,12 +247,15 @@ def train(config: DegradationRunConfig) -> bool:
     if done and stage.engine.main and config.kind == "mobile" and config.calibration_images:
         faces = _calibration_faces(config, stage.engine)
         calibrate(stage.encoder, faces, config.calibration_floor)
-        stage.save(config.out, config.images)
+        with full_disk_told(config):
+            stage.save(config.out, config.images)
     return done
 
 
 def _calibration_faces(config: DegradationRunConfig, engine: Engine) -> Tensor:
-    dataset = FaceBatches(config.data, config.seed + 1)
+    # Degraded as at the end of the curriculum.
+    start = Start(nimg=config.images)
+    dataset = FaceBatches(config.data, config.seed + 1, start=start)
     finish = Finisher(config.data, config.seed + 1, engine.device)
     steps = range(math.ceil(config.calibration_images / config.data.batch))
     return to_float(

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SHARE_EVERY = 100
 """Steps between two exchanges of what was skipped: each makes the processes wait."""
 
-__all__ = ["WEIGHTS", "Engine", "RunConfig", "Stage", "fit"]
+__all__ = ["WEIGHTS", "Engine", "RunConfig", "Stage", "fit", "full_disk_told"]
 
 
 def fit(stage: Stage, config: RunConfig, *, paired: bool = False) -> bool:
@@ -49,7 +49,7 @@ def fit(stage: Stage, config: RunConfig, *, paired: bool = False) -> bool:
         DataError: A source is missing, or too many of its faces cannot be read.
     """
     _check_validation(stage, config)
-    with _full_disk_told(config):
+    with full_disk_told(config):
         run = _start(stage, config, paired=paired)
         try:
             return _loop(run)
@@ -255,8 +255,12 @@ def _checkpoint(run: _Run) -> None:
 
 
 @contextmanager
-def _full_disk_told(config: RunConfig) -> Iterator[None]:
-    """Say of whatever could not be written in `out` what to do about it."""
+def full_disk_told(config: RunConfig) -> Iterator[None]:
+    """Say of whatever could not be written in `out` what to do about it.
+
+    Raises:
+        TrainingError: In place of what tells of a full disk.
+    """
     try:
         yield
     except (OSError, ImageError, CheckpointError) as error:
