@@ -7,6 +7,9 @@ for 16x super-resolution, on the photo's means over 8 x 8 px; its stem sees all 
 and can learn what is in them. The degradation encoder is that of `--mfr`. Masks and bands are put
 linear in the octaves of the downsampling rate that v_DR tells (a ridge probe on degraded faces):
 the photo keeps the bands below its low side, the network draws those above.
+
+`--bands-only` leaves `--mfr` its own backbone and masks: the cure for shares that ran to 1 in
+training, where the photo has nothing left to share. Train on with `train_bands: false`.
 """
 
 from __future__ import annotations
@@ -116,8 +119,8 @@ def make_linear(mlp: nn.Module, octaves: Octaves, base: Tensor, slope: Tensor) -
 
 
 @torch.no_grad()
-def follow_the_rate(net: PaniniNet, sr16: PaniniNet, octaves: Octaves) -> None:
-    """Masks: sr16's at its rate, with a slope. Bands: half the photo's where its low side lies."""
+def masks_follow(net: PaniniNet, sr16: PaniniNet, octaves: Octaves) -> None:
+    """Masks: sr16's at its rate, with a slope."""
     size = sr16.config.encoder.in_size
     logits = sr16.fusion.mask_logits(sr16.degradation(torch.zeros(1, 3, size, size)))
     for level, found in logits.items():
@@ -126,8 +129,14 @@ def follow_the_rate(net: PaniniNet, sr16: PaniniNet, octaves: Octaves) -> None:
         slope = torch.full_like(half, SLOPES[level] / 2)
         mlp = net.fusion.mask_mlps[str(level)]
         make_linear(mlp, octaves, torch.cat([half, -half]), torch.cat([slope, -slope]))
+
+
+@torch.no_grad()
+def bands_follow(net: PaniniNet, octaves: Octaves) -> None:
+    """Bands: half the photo's where its low side lies."""
     assert net.bands is not None
-    below = [math.log2(size / level) for level in net.bands.config.levels]
+    low_side = net.config.in_size / CELL
+    below = [math.log2(low_side / level) for level in net.bands.config.levels]
     base = (BAND_SLOPE * torch.tensor(below)).clamp(max=MOST)
     make_linear(net.bands.mask_mlp, octaves, base, torch.full_like(base, -BAND_SLOPE))
 
@@ -139,6 +148,7 @@ def main() -> None:
     parser.add_argument("faces", type=Path, nargs="+", help="tar shards")
     parser.add_argument("--sr16", default="mobile-sr16", help="the backbone")
     parser.add_argument("--mfr", default="mobile-mfr", help="the degradation encoder")
+    parser.add_argument("--bands-only", action="store_true", help="the backbone is that of --mfr")
     parser.add_argument("--count", type=int, default=700, help="degraded faces for the probe")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -146,9 +156,12 @@ def main() -> None:
     vectors, rates = describe(mfr, options.faces, options.count)
     octaves = probe(vectors, rates)
     error = (octaves(vectors) - rates).square().mean() / rates.var()
-    net = graft(sr16, mfr)
-    follow_the_rate(net, sr16, octaves)
-    start = {"backbone": str(options.sr16), "degradation_encoder": str(options.mfr)}
+    net = mfr if options.bands_only else graft(sr16, mfr)
+    if not options.bands_only:
+        masks_follow(net, sr16, octaves)
+    bands_follow(net, octaves)
+    backbone = options.mfr if options.bands_only else options.sr16
+    start = {"backbone": str(backbone), "degradation_encoder": str(options.mfr)}
     save_model(net, options.out, provenance=start)
     print(f"{options.out}: the rate is told with R² {1 - error:.2f} on the faces of the fit")
     with torch.no_grad():

@@ -19,6 +19,8 @@ from panini.data import to_float
 from panini.errors import ConfigError, TrainingError
 from panini.features.identity import IdentityNet, chip_window
 from panini.features.vgg16 import VGG16, load_vgg16
+from panini.models.bands import BandsConfig
+from panini.models.panini_net import PaniniNet, named_config
 from panini.models.prior import Window
 from panini.models.stylegan2 import Discriminator, DiscriminatorConfig
 from panini.training.restoration import (
@@ -135,6 +137,19 @@ def test_the_degradation_encoder_is_trained_where_the_recipe_says_so(kit, recipe
     start = {"size": "tiny", "prior": prior, "constant_masks": True}
     with pytest.raises(ConfigError, match="train_degradation_encoder: this network has no degrad"):
         RestorationStage(recipe(init=None, start=start, train_degradation_encoder=0.5))
+
+
+def test_the_shares_of_the_bands_stay_where_the_recipe_says_so(kit, recipe, tmp_path):
+    config = replace(named_config("tiny"), bands=BandsConfig(levels=(128, 64, 32, 16, 8)))
+    save_model(PaniniNet(config), tmp_path / "bands.safetensors", provenance={})
+    for learns in (True, False):
+        stage = RestorationStage(recipe(init=tmp_path / "bands.safetensors", train_bands=learns))
+        before = kit.copy_of(stage.net)
+        stage.step(kit.batch(stage), 0, 0)
+        changed = {name.split(".")[0] for name in kit.changed(stage.net, before)}
+        assert changed == {"encoder", "fusion"} | ({"bands"} if learns else set())
+    with pytest.raises(ConfigError, match="train_bands: this network has no bands"):
+        RestorationStage(recipe(train_bands=False))
 
 
 def test_losses_fall_on_a_batch_seen_again(kit, recipe):

@@ -108,6 +108,7 @@ def _restorer(config: RunConfig, recipe: Path | None) -> _Subject:
         critics = _Critics(config.adversarial, config.feature_adversarial)
         cells, size = config.output_at(config.images)
         window = Window(top=0, left=0, side=cells)
+        freeze(net, bands=not config.train_bands)
         if config.train_prior:
             thaw_prior(net, config.train_prior_above)
         if config.train_anchor:

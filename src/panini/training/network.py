@@ -205,12 +205,14 @@ def _has_statistics(net: PaniniNet, level: int) -> bool:
     )
 
 
-def freeze(net: PaniniNet) -> PaniniNet:
-    """Fix prior and degradation encoder, as the paper fixes the latter."""
+def freeze(net: PaniniNet, *, bands: bool = False) -> PaniniNet:
+    """Fix prior and degradation encoder, as the paper fixes the latter; and the bands' shares."""
     net.train()
     net.prior.requires_grad_(False)
     if net.config.degradation_encoder is not None:
         net.degradation_encoder.requires_grad_(False).eval()
+    if bands and net.bands is not None:
+        net.bands.requires_grad_(False)
     return net
 
 
@@ -252,9 +254,9 @@ def thaw_anchor(net: PaniniNet) -> list[nn.Parameter]:
 
 def trainable(net: PaniniNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(all trainable parameters but the mask MLPs', the mask MLPs')."""
-    masks = [p for name, p in net.named_parameters() if "mask_mlp" in name]
-    known = {id(p) for p in masks}
-    return [p for p in net.parameters() if p.requires_grad and id(p) not in known], masks
+    learned = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    masks = [p for name, p in learned if "mask_mlp" in name]
+    return [p for name, p in learned if "mask_mlp" not in name], masks
 
 
 def check_lq_size(net: PaniniNet, config: RunConfig) -> None:

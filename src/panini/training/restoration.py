@@ -132,6 +132,8 @@ class RestorationRunConfig(RunConfig):
     train_degradation_encoder: float = Field(default=0.0, ge=0)
     """Learning rate of the degradation encoder, as a factor; 0 = frozen, as in the paper. Its batch
     norms keep their statistics either way."""
+    train_bands: bool = True
+    """False: the photo's shares of the bands stay as the start has them."""
     patch: int = 128
     """Largest side that the perceptual loss sees, px; larger comparisons are cropped."""
 
@@ -234,7 +236,7 @@ class RestorationStage(Stage):
     def __init__(self, config: RestorationRunConfig) -> None:
         self.config = config
         self.engine = Engine(config)
-        self.net = freeze(_first_network(config))
+        self.net = freeze(_first_network(config), bands=not config.train_bands)
         check_lq_size(self.net, config)
         _check_recipe(self.net, config)
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
@@ -437,6 +439,8 @@ def _check_recipe(net: PaniniNet, config: RestorationRunConfig) -> None:
     """Refuse what the recipe asks of a network that has it not."""
     if config.train_degradation_encoder and net.config.degradation_encoder is None:
         raise ConfigError("train_degradation_encoder: this network has no degradation encoder")
+    if not config.train_bands and net.bands is None:
+        raise ConfigError("train_bands: this network has no bands; leave it out")
     known = [2**k for k in range(7, 11) if 2**k <= net.config.out_size]
     for phase in config.phases:
         if phase.size is not None and phase.size not in known:
