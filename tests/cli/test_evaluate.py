@@ -167,6 +167,16 @@ def test_ready_pairs(tmp_path, photo) -> None:
     assert "b.jpg: has no truth of the same name" in wrong.stderr
 
 
+def test_the_floor_is_not_about_ready_pairs(tmp_path, photo) -> None:
+    net = save(tmp_path / "net.safetensors")
+    options = ["--data", photo, "--lq", photo, "--model", net, "--out", tmp_path / "out"]
+    refused = run_command(*options, "--check")
+    assert refused.exit_code == 2
+    assert "--check is for faces that are degraded here" in refused.stderr
+    assert "leave out --check or --lq" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -198,6 +208,25 @@ def test_a_peer_that_is_not_there_is_named(tmp_path, photo) -> None:
         failed = run_command(*options, "--model", f"{kind}:{tmp_path / 'none.pth'}")
         assert failed.exit_code == 2
         assert f"error: {tmp_path / 'none.pth'}: " in failed.stderr
+
+
+def test_peers_of_one_stem_go_by_their_paths(tmp_path, photo, parts, monkeypatch) -> None:
+    from panini import peers
+
+    def load(path, device, *, name):
+        return parts.Drawing(name, lambda lq: lq)
+
+    monkeypatch.setattr(peers, "load_peer", load)
+    options = ["--data", photo, "--metrics", "psnr", "--device", "cpu"]
+    first, second = (f"peer:{tmp_path / folder / 'G.pth'}" for folder in "ab")
+    both = ("--model", first, "--model", second)
+    done = run_command(*options, "--out", tmp_path / "both", *both)
+    assert done.exit_code == 0, done.output
+    systems = json.loads((tmp_path / "both" / "report.json").read_text())["systems"]
+    assert systems == ["input", first, second]
+    alone = run_command(*options, "--out", tmp_path / "alone", "--model", first)
+    assert alone.exit_code == 0, alone.output
+    assert "| faces | metric | input | G |" in alone.stdout
 
 
 def test_latent_optimisation_takes_part(tmp_path, photo, parts, monkeypatch) -> None:

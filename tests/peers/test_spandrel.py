@@ -108,6 +108,12 @@ def test_faces_go_in_and_out_in_our_range(spandrel, tmp_path) -> None:
     assert all(face.min() >= 0 and face.max() <= 1 for face in system.network.seen)
 
 
+def test_it_may_have_another_name_than_its_file(spandrel, tmp_path) -> None:
+    path = saved(tmp_path, weights())
+    assert load_peer(path, name="first").name == "first"
+    assert load_peer(path, name="first").identity == load_peer(path).identity
+
+
 def test_networks_of_signed_faces_are_called_without_the_descriptor(spandrel, tmp_path) -> None:
     system = load_peer(saved(tmp_path, {"params_ema": weights(mark_gfpgan=torch.ones(1))}))
     image = system(torch.full((1, 3, 512, 512), -0.5)).image

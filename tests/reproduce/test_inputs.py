@@ -14,8 +14,11 @@ from panini.checkpoints import save_model
 from panini.errors import CheckpointError, ConfigError, DataError, PaniniError
 from panini.models.panini_net import PaniniNet, named_config
 from panini.reproduce import Budget, Study, load_budget, reproduce
+from panini.reproduce.beyond import pairs
+from panini.reproduce.figure import figure
 from panini.reproduce.fusion import table_needs
 from panini.reproduce.inputs import check_needs
+from panini.reproduce.theta import theta_table
 from panini.training import degradation, restoration
 from panini.training.network import TransferConfig
 
@@ -82,6 +85,44 @@ def test_faces_must_do(options, trained, tmp_path):
     with pytest.raises(DataError, match=message):
         reproduce("beyond", options(data=few, only=("pairs",)))
     assert trained == []
+
+
+@pytest.fixture
+def wide(tmp_path) -> Path:
+    """A folder of 20 faces, of which one of the last is not square."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for index in range(20):
+        side = (300, 260) if index == 18 else (256, 256)
+        Image.new("RGB", side).save(folder / f"{index:02}.png")
+    return folder
+
+
+def test_faces_that_a_part_needs_are_square(wide, options, trained):
+    with pytest.raises(DataError, match=r"18\.png: expected an aligned square face .* 300x260"):
+        reproduce("beyond", options(data=wide, only=("pairs",)))
+    for index in range(18):
+        (wide / f"{index:02}.png").unlink()
+    for part in ("table4", "figure7"):
+        with pytest.raises(DataError, match=r"18\.png: expected an aligned square face"):
+            reproduce(part, options(data=wide))
+    assert trained == []
+
+
+@pytest.mark.parametrize("make", [theta_table, figure, pairs])
+def test_a_face_that_is_not_square_is_not_squashed(make, wide, options, monkeypatch):
+    # Those of the data alone, as far as figure 7.
+    monkeypatch.setattr("panini.reproduce.figure.prior_faces", lambda *_: iter(()))
+    torch.manual_seed(0)
+    net = PaniniNet.named("tiny").eval()
+    study = Study(options(data=wide))
+    monkeypatch.setattr(study, "masked_network", lambda: (net, "tiny"))
+    many = study.config.model_copy(update={"theta_faces": 20, "figure_faces": 20})
+    monkeypatch.setattr(study, "config", many)
+    for index in range(17):
+        (wide / f"{index:02}.png").unlink()
+    with pytest.raises(DataError, match=r"18\.png: expected an aligned square face .* 300x260"):
+        make(study)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from panini.errors import DataError, MissingExtraError
+from panini.errors import ConfigError, DataError, MissingExtraError
 from panini.reproduce import reproduce
 from panini.reproduce.fusion import table_needs
 from panini.reproduce.inputs import check_needs
@@ -96,6 +97,32 @@ def test_files_are_opened_before_anything_is_trained(options, models, tmp_path, 
         check_needs(study, table_needs(study, "table1"))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("GFPGANv1.4.pt", r"4\.pth: would have the row GFPGANv1\.4, as GFPGANv1\.4\.pt does; ren"),
+        *(
+            (
+                f"{row}.pth",
+                rf"{row}\.pth: would have the row {row}, which the study has itself; ren",
+            )
+            for row in ("dafi", "shipped", "pulse", "input")
+        ),
+    ],
+)
+def test_rows_of_one_name_are_told_before_anything_is_trained(name, message, options, models):
+    shutil.copy(models / "GFPGANv1.4.pth", models / name)
+    study = Study(options(models=models))
+    with pytest.raises(ConfigError, match=message):
+        check_needs(study, table_needs(study, "table1"))
+
+
+def test_a_file_without_a_row_may_have_any_name(options, models):
+    shutil.copy(models / "GPEN-512.pth", models / "dafi.pth")
+    study = Study(options(models=models, only=("official",)))
+    check_needs(study, table_needs(study, "table1"))
+
+
 def test_without_spandrel_nothing_is_trained(options, models, monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     study = Study(options(models=models))
@@ -124,6 +151,16 @@ def test_latent_optimisation_on_fewer_faces_has_no_distance_of_sets(options, mod
     reproduce("table1", options(only=("pulse",)))
     (alone,) = json.loads((options().out / "table1.json").read_text())["rows"]
     assert alone["sets"] == sets
+
+
+def test_rows_that_were_measured_stay(options, models):
+    reproduce("table1", options(models=models, only=("official",)))
+    # Asked for by nobody, and not measured yet.
+    shutil.copy(models / "GFPGANv1.4.pth", models / "RestoreFormer.pth")
+    reproduce("table1", options(models=models, only=("noise",)))
+    found = json.loads((options().out / "table1.json").read_text())
+    systems = [row["system"] for row in found["rows"]]
+    assert systems == ["input", "noise", "GFPGANv1.4"]
 
 
 def test_the_table_has_their_rows_beside_the_input(options, models):

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 from panini.checkpoints import load_model, save_model
 from panini.config import load_config
 from panini.errors import ConfigError, DataError, TrainingError
+from panini.evaluation import System, network_system
 from panini.models.panini_net import PaniniNet, named_config
 from panini.reproduce import load_budget
 from panini.reproduce.recipes import first_difference, with_networks_of
@@ -104,6 +107,48 @@ def test_a_folder_is_of_one_budget(options):
     study.out.joinpath("study.json").write_text(json.dumps({"budget": "paper"}))
     with pytest.raises(ConfigError, match=r"study\.json: a study of budget paper, not smoke; choo"):
         Study(options())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"budget'])
+def test_a_damaged_record_is_told(content, options):
+    study = Study(options())
+    study.claim()
+    (study.out / "study.json").write_text(content)
+    message = r"study\.json: does not tell the study's budget .*; delete that file, and name"
+    with pytest.raises(DataError, match=message):
+        Study(options())
+
+
+@pytest.fixture
+def network():
+    """(seed) → a tiny network as the system "shipped"."""
+
+    def make(seed: int) -> System:
+        torch.manual_seed(seed)
+        return network_system(PaniniNet.named("tiny").eval(), "shipped")
+
+    return make
+
+
+def test_an_evaluation_of_something_else_is_to_be_deleted(options, network, tmp_path):
+    first = Study(options(metrics_dir=None))
+    first.evaluate("mfr", "mfr", [network(0)])
+    folder = first.out / "evaluation" / "mfr"
+    remedy = rf"; delete {folder} \(no run is lost\), or choose another --out$"
+    with pytest.raises(ConfigError, match=f"holds results of another 'shipped' .*{remedy}"):
+        first.evaluate("mfr", "mfr", [network(1)])
+    others = tmp_path / "others"
+    others.mkdir()
+    Image.new("RGB", (256, 256)).save(others / "a.png")
+    second = Study(options(metrics_dir=None, data=others))
+    with pytest.raises(ConfigError, match=f"was made with data faces.*, now .*{remedy}"):
+        second.evaluate("mfr", "mfr", [network(0)])
+    (folder / "plan.json").write_text("{")
+    with pytest.raises(DataError, match=rf"plan\.json: cannot be read .*{remedy}"):
+        first.evaluate("mfr", "mfr", [network(0)])
+    Image.new("RGB", (300, 260)).save(others / "b.png")
+    with pytest.raises(DataError, match=r"got 300x260; crop it as FFHQ does, or leave it out$"):
+        second.evaluate("other", "mfr", [network(0)])
 
 
 @pytest.mark.parametrize("name", ["models", "metrics_dir"])

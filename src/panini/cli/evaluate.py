@@ -18,7 +18,7 @@ from panini.errors import ConfigError, PaniniError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from panini.evaluation import System
+    from panini.evaluation import Plan, System
     from panini.evaluation.plan import Degradations
     from panini.models.panini_net import Task
 
@@ -190,7 +190,7 @@ def _evaluate(wish: _Wish) -> bool:
         overwrite=wish.overwrite,
     )
     if wish.check:
-        _check_decidable(plan.wanted, task, plan.degradations)
+        _check_decidable(plan)
     systems = {one.source: one.systems(task) for one in contenders}
     about = {"device": place, "models": {one.source: one.about for one in contenders}}
     with _bar() as progress:
@@ -202,8 +202,9 @@ def _evaluate(wish: _Wish) -> bool:
     return all(verdict.passed for name in names for verdict in verdicts(report, name))
 
 
-_KINDS = ("pulse", "peer", "gfpgan")
-"""What may stand before a colon; the last two are the same."""
+_PEERS = ("peer", "gfpgan")
+_KINDS = ("pulse", *_PEERS)
+"""What may stand before a colon; those of `_PEERS` are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +235,7 @@ def _contender(text: str, name: str, device: str) -> _Contender:
     if kind:
         from panini.peers import load_peer
 
-        peer = load_peer(Path(source), device)
+        peer = load_peer(Path(source), device, name=name)
         return _Contender(source=text, systems=lambda _: [peer], task=peer.task, about={})
     return _network(text, name, device)
 
@@ -277,13 +278,18 @@ def _split(text: str) -> tuple[str, str]:
 
 def _short_names(models: Sequence[str]) -> list[str]:
     """Names for tables: of the files, without folder and suffix where that is enough."""
-    short = []
-    for text in models:
-        kind, source = _split(text)
-        stem = Path(source).name.removesuffix(".safetensors")
-        short.append(f"pulse {stem}" if kind == "pulse" else stem)
+    short = [_short_name(text) for text in models]
     counts = Counter(short)
     return [name if counts[name] == 1 else text for name, text in zip(short, models, strict=True)]
+
+
+def _short_name(text: str) -> str:
+    kind, source = _split(text)
+    if kind in _PEERS:
+        return Path(source).stem
+    # Not `stem`: a name such as hf://owner/net-1.5 has a dot, and no suffix.
+    stem = Path(source).name.removesuffix(".safetensors")
+    return f"pulse {stem}" if kind == "pulse" else stem
 
 
 def _task(wish: _Wish, contenders: Sequence[_Contender]) -> Task:
@@ -312,15 +318,21 @@ def _degradations(wish: _Wish) -> Degradations:
     return "floor" if wish.degradations is DegradationsName.FLOOR else "paper"
 
 
-def _check_decidable(wanted: Sequence[str], task: Task, degradations: Degradations) -> None:
-    """Refuse a check that could not be missed because nothing was measured."""
+def _check_decidable(plan: Plan) -> None:
+    """Refuse a check of what the floor says nothing about, or of what is not measured."""
     from panini.evaluation.floor import NEEDED
 
-    if degradations != "floor":
+    if plan.degradations != "floor":
         raise ConfigError(
-            f"--check is for --degradations floor, not for {degradations}; leave one of them out"
+            f"--check is for --degradations floor, not for {plan.degradations}; leave one of them "
+            "out"
         )
-    missing = [name for name in NEEDED[task] if name not in wanted]
+    if plan.task == "mfr" and plan.lq is not None:
+        raise ConfigError(
+            "--check is for faces that are degraded here, as the floor of mfr wants them, and not "
+            "for ready ones; leave out --check or --lq"
+        )
+    missing = [name for name in NEEDED[plan.task] if name not in plan.wanted]
     if missing:
         raise ConfigError(
             f"--check needs {', '.join(missing)}; add to --metrics, or leave that out"

@@ -65,7 +65,7 @@ def reproduce(
             metavar="ROW",
             help="Make only these rows: dafi, concat, modulation, noise, latent, shipped, "
             "official, pulse; of beyond: levels, pairs, masks, dre, additions. A table tells of "
-            "all that is ready.",
+            "all that is ready, given the same --model and --models.",
         ),
     ] = None,
     images: Annotated[

@@ -115,12 +115,13 @@ class Peer:
             return self.network((face + 1) / 2) * 2 - 1
 
 
-def load_peer(path: Path, device: str | torch.device = "cpu") -> Peer:
+def load_peer(path: Path, device: str | torch.device = "cpu", *, name: str | None = None) -> Peer:
     """Another restorer's official weights as `evaluation.run` takes them; for either task.
 
     Args:
-        path: Of `torch.save` or safetensors; nothing in it is run. Its stem is the system's name.
+        path: Of `torch.save` or safetensors; nothing in it is run.
         device: Where the network goes.
+        name: What tables and folders call it; None takes the file's stem.
 
     Raises:
         CheckpointError: The file is missing or damaged, or none of the networks that can be built.
@@ -131,7 +132,7 @@ def load_peer(path: Path, device: str | torch.device = "cpu") -> Peer:
     spandrel = _spandrel(path)
     device = torch.device(device)
     network = _build(spandrel, tree, path, device)
-    return Peer(network, path.stem, sha256_of(path)[:16], device)
+    return Peer(network, name or path.stem, sha256_of(path)[:16], device)
 
 
 def _spandrel(path: Path) -> ModuleType:

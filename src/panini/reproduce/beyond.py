@@ -20,7 +20,7 @@ import numpy as np
 
 from panini.checkpoints import load_degradation_encoder
 from panini.degradations import SAMPLERS
-from panini.evaluation import FaceRow, network_system, read_faces
+from panini.evaluation import FaceRow, network_system
 from panini.evaluation.systems import INPUTS
 from panini.evaluation.tables import table as grid
 from panini.metrics.bootstrap import Interval, mean_interval
@@ -194,7 +194,7 @@ class _Theta(NamedTuple):
 def pairs(study: Study) -> list[Path]:
     """Degradation encoders that learned from UDRL's pairs and from DASR's, probed."""
     config = study.config.probe
-    faces = [image for _, image in itertools.islice(read_faces(study.data), config.faces)]
+    faces = [image for _, image in study.faces(config.faces)]
     found: dict[str, ProbeReport] = {}
     for kind in ("udrl", "dasr"):
         changes = _one_face_a_pair(study.budget.degradation) if kind == "dasr" else {}

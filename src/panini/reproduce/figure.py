@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from PIL import Image
 
 from panini.data import load_live_prior
 from panini.data import resize as resize_image
-from panini.evaluation import read_faces
 from panini.evaluation.cases import THETA_RATES, at_rate
 from panini.evaluation.sheet import picture_table
 from panini.evaluation.sizes import DEGRADED_SIZE, resize
@@ -49,7 +47,7 @@ def figure(study: Study) -> list[Path]:
         "figure7.png": prior_faces(load_live_prior(study.prior_path("mfr")), count, seed)
     }
     if study.options.data is not None:
-        sheets["figure7-data.png"] = itertools.islice(read_faces(study.data), count)
+        sheets["figure7-data.png"] = study.faces(count)
     files = [write_picture(study.out / file, sheet(net, f, seed)) for file, f in sheets.items()]
     table = Table(
         name="figure7",

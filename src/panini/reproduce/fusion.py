@@ -16,7 +16,7 @@ from panini.evaluation import System, network_system
 from panini.evaluation.systems import INPUTS
 from panini.models.panini_net import PaniniNet, Task
 from panini.reproduce.inputs import Needs
-from panini.reproduce.others import OFFICIAL, PULSE, official_rows, pulse_row
+from panini.reproduce.others import OFFICIAL, PULSE, are_measured, official_rows, pulse_row
 from panini.reproduce.result import Row, Table, measured, with_comparable_sets
 from panini.reproduce.sheets import keep_sheet, synthetic_sheet
 from panini.reproduce.study import Study, Trained
@@ -137,7 +137,8 @@ def table_needs(study: Study, name: str) -> Needs:
         compared=frozenset({spec.task}),
         networks=frozenset({spec.task} if _with_shipped(study, spec, chosen) else ()),
         faces=1,
-        peers=spec.task == "mfr" and OFFICIAL in chosen,
+        peers=spec.task == "mfr" and _with_official(study, spec, chosen),
+        taken=frozenset({*METHODS, SHIPPED, PULSE, INPUTS[spec.task]}),
     )
 
 
@@ -149,8 +150,8 @@ def fusion_table(study: Study, name: str) -> list[Path]:
     absent: dict[str, str] = {}
     if _with_shipped(study, spec, chosen):
         entries += _shipped(study, spec.task)
-    if OFFICIAL in chosen:
-        found, absent = official_rows(study, spec.task)
+    if _with_official(study, spec, chosen):
+        found, absent = official_rows(study, spec.task, known_only=OFFICIAL not in chosen)
         entries += [_Entry(*pair) for pair in found]
     ours = next((entry.system for entry in entries if entry.row.system == REFERENCE), None)
     rows = _measured(study, spec.task, entries, None if ours is None else REFERENCE)
@@ -194,6 +195,11 @@ def _ready(study: Study, spec: _Spec, chosen: Iterable[str]) -> list[str]:
 def _with_shipped(study: Study, spec: _Spec, chosen: Iterable[str]) -> bool:
     """Whether the network with other training is asked for or measured already."""
     return SHIPPED in chosen or (spec.others and study.is_measured(spec.task, SHIPPED))
+
+
+def _with_official(study: Study, spec: _Spec, chosen: Iterable[str]) -> bool:
+    """Whether others' official weights are asked for, or some of them measured already."""
+    return OFFICIAL in chosen or (spec.others and are_measured(study, spec.task))
 
 
 def _trained(study: Study, task: Task, method: str) -> _Entry:

@@ -10,7 +10,7 @@ from pathlib import Path
 from panini.checkpoints import load_degradation_encoder, load_model
 from panini.data import SourceConfig, load_live_prior, open_source
 from panini.errors import CheckpointError, ConfigError, DataError
-from panini.evaluation.cases import Cases
+from panini.evaluation.cases import Cases, check_face
 from panini.evaluation.faces import iter_faces
 from panini.evaluation.sets import feature_network
 from panini.features.identity import load_identity
@@ -50,6 +50,8 @@ class Needs:
     """What needs so many, for the error."""
     peers: bool = False
     """Whether others' official weights have rows."""
+    taken: frozenset[str] = frozenset()
+    """Names of the rows beside those."""
 
     def __or__(self, other: Needs) -> Needs:
         most = max(self, other, key=lambda needs: needs.faces)
@@ -62,6 +64,7 @@ class Needs:
             faces=most.faces,
             faces_for=most.faces_for,
             peers=self.peers or other.peers,
+            taken=self.taken | other.taken,
         )
 
 
@@ -69,7 +72,7 @@ def check_needs(study: Study, needs: Needs) -> None:
     """Open whatever a study is going to read, as far as that is quick.
 
     Raises:
-        ConfigError: An option is missing, or a network does not fit.
+        ConfigError: An option is missing, a network does not fit, or two rows have one name.
         CheckpointError: Weights are missing or damaged.
         DataError: There are no faces, too few, or such as cannot be compared; or no weights of
             others where a folder of them is named.
@@ -81,7 +84,7 @@ def check_needs(study: Study, needs: Needs) -> None:
         _tell_of_base(study)
     _check_networks(study, needs)
     if study.options.models is not None:
-        _check_peers(study.options.models, read=needs.peers)
+        _check_peers(study.options.models, needs)
     if needs.faces:
         _check_faces(study.data, needs)
     for task in sorted(needs.compared):
@@ -117,9 +120,9 @@ def _check_networks(study: Study, needs: Needs) -> None:
         study.masked_network()
 
 
-def _check_peers(folder: Path, *, read: bool) -> None:
+def _check_peers(folder: Path, needs: Needs) -> None:
     """Build the networks of others' weights; one that is unknown is a row less, and no error."""
-    if not read:
+    if not needs.peers:
         logger.warning(
             "--models %s: is not read; others' weights have rows in table 1 alone (official)",
             folder,
@@ -131,11 +134,17 @@ def _check_peers(folder: Path, *, read: bool) -> None:
             f"{folder}: expected official weights ({', '.join(SUFFIXES)}), found none; name "
             "another folder with --models, or leave it out"
         )
+    named: dict[str, Path] = {}
     for path in paths:
         try:
-            load_peer(path)
+            name = load_peer(path).name
         except CheckpointError as error:
             logger.warning("%s; it will have no row", error)
+            continue
+        if name in named or name in needs.taken:
+            other = f"as {named[name].name} does" if name in named else "which the study has itself"
+            raise ConfigError(f"{path}: would have the row {name}, {other}; rename the file")
+        named[name] = path
 
 
 # ----------------------------------------------------------------------------------------------
@@ -150,7 +159,8 @@ def _check_faces(data: Path, needs: Needs) -> None:
             f"{len(found)}; name more faces with --data, or leave that part out: --only names the "
             "parts to make"
         )
-    found[0].read()
+    for face in found:
+        check_face(face.where, face.read())
 
 
 def _check_evaluation(study: Study, task: Task) -> None:

@@ -25,9 +25,22 @@ _NONE = "no file GFPGAN* in the folder --models"
 _OTHER_TASK = "not read for 16× super-resolution: such files are restorers, and stand in table 1"
 
 
-def official_rows(study: Study, task: Task) -> tuple[list[tuple[Row, System]], dict[str, str]]:
-    """Rows of the restorers whose files are in `--models`, and why the paper's are absent."""
-    paths = [] if study.options.models is None else weight_files(study.options.models)
+def are_measured(study: Study, task: Task) -> bool:
+    """Whether one of the restorers whose files are in `--models` was measured before."""
+    return any(study.is_measured(task, path.stem) for path in _files(study))
+
+
+def official_rows(
+    study: Study, task: Task, *, known_only: bool = False
+) -> tuple[list[tuple[Row, System]], dict[str, str]]:
+    """Rows of the restorers whose files are in `--models`, and why the paper's are absent.
+
+    Args:
+        study: Has that folder.
+        task: Of the table.
+        known_only: Leave out what was not measured before.
+    """
+    paths = _files(study)
     if task == "sr16":
         absent = dict.fromkeys(("GLEAN", "pSp"), _UNREAD)
         return [], absent | {path.name: _OTHER_TASK for path in paths}
@@ -36,6 +49,8 @@ def official_rows(study: Study, task: Task) -> tuple[list[tuple[Row, System]], d
     for path in paths:
         if path.stem.startswith("GFPGAN"):
             absent.pop("GFP-GAN", None)
+        if known_only and not study.is_measured(task, path.stem):
+            continue
         try:
             system = load_peer(path, study.device)
         except (CheckpointError, MissingExtraError) as error:
@@ -45,6 +60,10 @@ def official_rows(study: Study, task: Task) -> tuple[list[tuple[Row, System]], d
         row = Row(label=path.stem, system=system.name, source="official weights")
         found.append((row, system))
     return found, absent
+
+
+def _files(study: Study) -> list[Path]:
+    return [] if study.options.models is None else weight_files(study.options.models)
 
 
 def weight_files(folder: Path) -> list[Path]:

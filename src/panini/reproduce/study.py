@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +18,9 @@ from panini.checkpoints import load_model
 from panini.config import validated
 from panini.errors import ConfigError, DataError, TrainingError
 from panini.evaluation import Plan, Report, System
-from panini.images import write_whole
+from panini.evaluation.cases import check_face
+from panini.evaluation.faces import iter_faces
+from panini.images import RgbImage, write_whole
 from panini.models.panini_net import PaniniNet, Task
 from panini.reproduce.budget import Budget
 from panini.reproduce.recipes import keep_recipe, replace_faces, with_networks_of
@@ -98,7 +103,8 @@ class Study:
     Raises:
         ConfigError: The folder is another budget's, or two networks are for one task.
         CheckpointError: A network cannot be loaded.
-        DataError: A path is missing, or a file where a folder is expected.
+        DataError: A path is missing, or a file where a folder is expected; or the folder's record
+            is damaged.
     """
 
     def __init__(self, options: Options) -> None:
@@ -129,6 +135,21 @@ class Study:
         folder = self.out / "faces-of-the-prior"
         draw_faces(self.prior_path("mfr"), folder, count, self.config.evaluation.seed)
         return folder
+
+    def faces(self, count: int | None) -> Iterator[tuple[str, RgbImage]]:
+        """The faces to compare on: (key, uint8 RGB), square and large enough for that.
+
+        Args:
+            count: Only the first so many; None takes all.
+
+        Raises:
+            ConfigError: None were named.
+            DataError: One is not square, or too small.
+        """
+        for face in itertools.islice(iter_faces(self.data), count):
+            image = face.read()
+            check_face(face.where, image)
+            yield face.key, image
 
     def metrics(self, task: Task) -> tuple[str, ...] | None:
         """What is measured; None = all.
@@ -189,7 +210,13 @@ class Study:
         path = self.out / STUDY
         if not path.is_file():
             return
-        found = json.loads(path.read_text(encoding="utf-8")).get("budget")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["budget"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(
+                f"{path}: does not tell the study's budget ({error}); delete that file, and name "
+                "the budget that the runs beside it were made with"
+            ) from error
         if found != self.budget.name:
             raise ConfigError(
                 f"{path}: a study of budget {found}, not {self.budget.name}; choose another --out"
@@ -342,12 +369,17 @@ class Study:
             faces: In place of the budget's.
             data: In place of the study's.
             metrics: In place of the budget's.
+
+        Raises:
+            ConfigError: The folder was made with other faces or settings, or by other weights.
+            DataError: Faces that cannot be compared, or a damaged file in the folder.
         """
         plan = self.plan(folder, task, faces=faces, data=data, metrics=metrics)
         names = ", ".join(system.name for system in systems)
         logger.info("evaluation %s: %s", folder, names)
         about = self.about(task) | {"data": plan.data.name}
-        return evaluation.run(plan, systems, about=about, progress=_tell(folder))
+        with _own_remedy(plan.out):
+            return evaluation.run(plan, systems, about=about, progress=_tell(folder))
 
     def plan(
         self,
@@ -407,6 +439,23 @@ def _by_task(names: Sequence[str]) -> dict[Task, str]:
             )
         found[task] = name
     return found
+
+
+@contextmanager
+def _own_remedy(folder: Path) -> Iterator[None]:
+    """Errors of what an evaluation's folder holds already, with a remedy that a study has.
+
+    `panini reproduce` has no `--overwrite`: it would read as if the runs started afresh as well.
+    """
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        told, *remedy = re.split("; (?:choose another folder|add --overwrite)", str(error))
+        if not remedy:
+            raise
+        raise type(error)(
+            f"{told}; delete {folder} (no run is lost), or choose another --out"
+        ) from error
 
 
 def _tell(folder: str) -> Callable[[int, int], None]:

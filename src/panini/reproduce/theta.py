@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from panini.data import resize as resize_image
-from panini.evaluation import read_faces
 from panini.evaluation.cases import THETA_RATES, at_rate, degraded, random_params
 from panini.evaluation.plan import Degradations
 from panini.evaluation.plots import Axes, Point, scatter
@@ -52,7 +50,7 @@ class Thetas:
 def theta_table(study: Study) -> list[Path]:
     """Measure θ over a whole set, write table 4 and its plot; returns the files."""
     net, name = study.masked_network()
-    faces = itertools.islice(read_faces(study.data), study.config.theta_faces)
+    faces = study.faces(study.config.theta_faces)
     config = study.config.evaluation
     found = measure(net, faces, seed=config.seed, degradations=config.degradations)
     correlations = {
