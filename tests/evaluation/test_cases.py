@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from panini.errors import ConfigError, DataError
+from panini.errors import ConfigError, DataError, ImageError
 from panini.evaluation import Plan, read_faces
 from panini.evaluation.cases import THETA_RATES, Case, Cases
 
@@ -127,10 +127,10 @@ def test_bad_data_is_named(plan: MakePlan, tmp_path: Path, face) -> None:
         Cases(plan(data=tmp_path / "empty"))
     wide = save(tmp_path / "wide", "w.png", np.zeros((256, 300, 3), np.uint8))
     with pytest.raises(DataError, match=r"w\.png: expected an aligned square face.*300x256; crop"):
-        made(plan(data=wide))
+        Cases(plan(data=wide))
     small = save(tmp_path / "small", "s.png", np.zeros((128, 128, 3), np.uint8))
     with pytest.raises(DataError, match=r"s\.png: .* at least 256 px, got 128x128"):
-        made(plan(data=small, task="sr16"))
+        Cases(plan(data=small, task="sr16"))
     twice = save(tmp_path / "twice", "a.png", face(0))
     save(twice, "a.jpg", face(0))
     with pytest.raises(DataError, match=r"a\.png: .*a\.jpg has the same name; rename one"):
@@ -169,10 +169,10 @@ def test_wrong_pairs_are_named(plan: MakePlan, tmp_path: Path, face) -> None:
     save(lq, "b.png", np.zeros((64, 64, 3), np.uint8))
     assert made(plan(data=data, lq=lq, task="sr16"))[1].lq.shape == (64, 64, 3)
     with pytest.raises(DataError, match=r"lq/a\.png: is 64x64 px, expected 512x512 or 256x256 px"):
-        made(plan(data=data, lq=lq))
+        Cases(plan(data=data, lq=lq))
     save(lq, "a.png", np.zeros((64, 32, 3), np.uint8))
     with pytest.raises(DataError, match=r"is 32x64 px, expected 64x64 px for task sr16.*resize"):
-        made(plan(data=data, lq=lq, task="sr16"))
+        Cases(plan(data=data, lq=lq, task="sr16"))
     save(lq, "c.png", np.zeros((64, 64, 3), np.uint8))
     save(lq, "d.png", np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(DataError, match=r"lq/c\.png: has no truth of the .*gt \(and 1 more\)"):
@@ -182,3 +182,35 @@ def test_wrong_pairs_are_named(plan: MakePlan, tmp_path: Path, face) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: the folder holds no image"):
         Cases(plan(data=data, lq=tmp_path / "empty"))
+
+
+def test_every_head_is_read_at_once_and_no_face_decoded(
+    plan: MakePlan, faces: Path, tmp_path: Path, face, monkeypatch
+) -> None:
+    data = shard(tmp_path / "good.tar", a=face(0), b=face(1))
+    bad = shard(tmp_path / "bad.tar", a=face(0), b=face(1)[:, :200])
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    assert Cases(plan(data=data)).keys == ["a", "b"]
+    assert Cases(plan(lq=faces)).keys == ["face0", "face1", "face2"]
+    with pytest.raises(DataError, match=r"bad\.tar:b\.png: expected .* got 200x256; crop"):
+        Cases(plan(data=bad))
+    assert Cases(plan(data=bad, limit=1)).keys == ["a"]
+
+
+def test_what_is_no_image_is_named_at_once(plan: MakePlan, tmp_path: Path, face) -> None:
+    data = save(tmp_path / "data", "a.png", face(0))
+    (data / "b.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"b\.png: not an image"):
+        Cases(plan(data=data))
+    with tarfile.open(tmp_path / "c.tar", "w") as archive:
+        archive.add(data / "a.png", "a.png")
+        archive.add(data / "b.png", "b.png")
+    with pytest.raises(DataError, match=r"c\.tar:b\.png: not a readable image"):
+        Cases(plan(data=tmp_path / "c.tar"))
+
+
+def test_a_folder_of_shards_and_images_is_refused(plan: MakePlan, tmp_path: Path, face) -> None:
+    data = save(tmp_path / "both", "a.png", face(0))
+    shard(data / "0.tar", b=face(1))
+    with pytest.raises(DataError, match=r"both: holds tar shards \(0\.tar\) and images \(a\.png\)"):
+        Cases(plan(data=data))

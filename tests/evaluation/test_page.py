@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -175,3 +176,26 @@ def test_super_resolution_shows_the_inputs_own_pixels(plan, judge, drawing) -> N
         shown = np.asarray(sheet)[44 : 44 + 256, :256]
     np.testing.assert_array_equal(shown[::4, ::4], case.lq)
     assert Path(wish.out / "report.html").read_text().count("θ") == 0
+
+
+@pytest.mark.parametrize("task", ["mfr", "sr16"])
+def test_a_hostile_face_stays_text(plan, judge, weighing, tmp_path, face, task) -> None:
+    key = "\"><i onload=x>&'<!--"
+    (tmp_path / "data").mkdir()
+    Image.fromarray(face(0)).save(tmp_path / "data" / f"{key}.png")
+    wish = plan(data=tmp_path / "data", task=task, metrics=("psnr",))
+    run(wish, [weighing("ours", lambda lq: lq)], judge=judge)
+    text = (wish.out / "report.html").read_text()
+    assert "<i" not in text.replace("<img", "")
+    assert "<!--" not in text
+    page = Addresses()
+    page.feed(text)
+    assert page.open == []
+    titles = [
+        title.text
+        for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+        for title in drawn(svg).iter("title")
+    ]
+    assert key in titles
+    if task == "sr16":
+        assert escape(key) in text.split("<h3>")[1]

@@ -3,17 +3,22 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from panini.errors import CheckpointError, ConfigError, DataError
-from panini.evaluation import Plan, run
+from panini.evaluation import Plan, run, verdicts
 from panini.evaluation.cases import Cases
 from panini.evaluation.output import FILES
 from panini.images import to_tensor
@@ -205,6 +210,9 @@ def test_systems_that_cannot_be_compared_are_refused(plan: MakePlan, judge, draw
         run(plan(), [], judge=judge)
     with pytest.raises(ConfigError, match="one: two systems of that name"):
         run(plan(), [one, one], judge=judge)
+    for task, name in (("mfr", "input"), ("sr16", "bicubic")):
+        with pytest.raises(ConfigError, match=rf"{name}: .*without a restorer; rename the model"):
+            run(plan(task=task, metrics=("psnr",)), [drawing(name, unchanged)], judge=judge)
     one.task = "sr16"
     with pytest.raises(ConfigError, match="one: is for task sr16, the evaluation for mfr"):
         run(plan(), [one], judge=judge)
@@ -356,3 +364,150 @@ def test_hostile_names_stay_in_the_folder(plan: MakePlan, judge, drawing, tmp_pa
     pictures = [path for path in wish.out.rglob("*.png") if path.name != "sheet.png"]
     assert sorted(path.parent.parent for path in pictures) == [wish.out / "restored"] * 2
     assert [path.name for path in pictures] == ["..%2F..%2Fover.png"] * 2
+
+
+def test_one_bad_face_stops_everything_before_it_begins(
+    plan: MakePlan, judge, drawing, tmp_path, face
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name, side in (("a", 256), ("b", 200)):
+        Image.fromarray(face(0, side)).save(tmp_path / "data" / f"{name}.png")
+    wish = plan(data=tmp_path / "data", batch=1)
+    one = drawing("one", unchanged)
+    with pytest.raises(DataError, match=r"b\.png: expected an aligned square face.*200x200"):
+        run(wish, [one], judge=judge)
+    assert one.seen == 0
+    assert not wish.out.exists()
+
+
+def test_theta_is_not_tested_where_nothing_is_weighed(plan: MakePlan, weighing) -> None:
+    class Unmasked(weighing):
+        def theta(self, lq: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(lq),), math.nan)
+
+    wish = plan(metrics=("psnr", "theta"), limit=2)
+    systems = [Unmasked("concat", unchanged), weighing("masks", unchanged)]
+    report = run(wish, systems, judge=load_judge(None, metrics=("psnr",)))
+    assert list(report.theta) == ["masks"]
+    assert ["θ" in one.demand for one in verdicts(report, "concat")] == [False]
+    assert ["θ" in one.demand for one in verdicts(report, "masks")] == [False, True]
+    text = (wish.out / "report.md").read_text()
+    assert "| masks | 0" in text
+    assert "of faces" in text
+    assert not re.search(r"\| concat \|.*of faces", text)
+
+
+def test_other_weights_of_a_metric_are_refused(
+    plan: MakePlan, drawing, metrics_dir: Path, tmp_path
+) -> None:
+    one = drawing("one", unchanged)
+    wish = plan(metrics=("psnr", "identity"), metrics_dir=metrics_dir, limit=1)
+    run(wish, [one])
+    other = Path(shutil.copytree(metrics_dir, tmp_path / "other"))
+    run(replace(wish, metrics_dir=other), [one])
+    path = other / "face_identity.safetensors"
+    save_file({name: 1.1 * value for name, value in load_file(path).items()}, path)
+    with pytest.raises(
+        ConfigError, match=r"made with metrics' weights identity \w{16}, now it is identity \w{16};"
+    ):
+        run(replace(wish, metrics_dir=other), [one])
+    assert one.seen == 1
+
+
+def test_features_of_another_network_of_the_name_are_computed_anew(
+    plan: MakePlan, drawing, metrics_dir: Path, tmp_path
+) -> None:
+    wish = plan(metrics=("fid",), metrics_dir=metrics_dir)
+    one = drawing("one", unchanged)
+    first = run(wish, [one]).sets
+    other = Path(shutil.copytree(metrics_dir, tmp_path / "other"))
+    path = other / "vgg16_caffe.safetensors"
+    tensors = {name: 1.1 * value for name, value in load_file(path).items()}
+    save_file(tensors, path, {"preprocess": "caffe"})
+    second = run(replace(wish, metrics_dir=other), [one]).sets
+    alone = run(replace(wish, metrics_dir=other, out=tmp_path / "alone"), [one]).sets
+    assert second == alone != first
+
+
+def test_long_names_have_files_of_their_own(plan: MakePlan, judge, drawing, tmp_path, face) -> None:
+    import tarfile
+
+    Image.fromarray(face(0)).save(tmp_path / "x.png")
+    keys = ["顔" * 80 + end for end in "あいう"] + ["k" * 236]
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for key in keys:
+            archive.add(tmp_path / "x.png", f"{key}.png")
+    wish = plan(data=tmp_path / "x.tar", metrics=("psnr",))
+    name = "模" * 90
+    run(wish, [drawing(name, unchanged)], judge=judge)
+    again = drawing(name, unchanged)
+    report = run(wish, [again], judge=judge)
+    assert again.seen == 0
+    assert [row.key for row in report.rows[name]] == keys
+    for folder in (wish.out / "restored").iterdir():
+        names = [path.name for path in folder.iterdir()]
+        assert len(names) == 4
+        # Names that fit stay as they are: by them earlier results are found.
+        assert "k" * 236 + ".png" in names
+
+
+def test_results_that_cannot_be_written_are_named(plan: MakePlan, judge, drawing) -> None:
+    wish = plan(metrics=("psnr",), limit=1)
+
+    def pull(lq: torch.Tensor) -> torch.Tensor:
+        shutil.rmtree(wish.out / "faces")
+        return lq
+
+    with pytest.raises(DataError, match=r"\.jsonl: cannot be written \(No such file.*goes on"):
+        run(wish, [drawing("one", pull)], judge=judge)
+
+
+class Full:
+    """A file on a disk that is full after some bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Full:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def write(self, line: bytes) -> None:
+        self.path.write_bytes(line[:9])
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_no_half_line(plan: MakePlan, judge, drawing, monkeypatch) -> None:
+    wish = plan(metrics=("psnr",))
+    one = drawing("one", unchanged)
+    run(wish, [one], judge=judge)
+    opened = Path.open
+    two = drawing("two", unchanged)
+
+    def open_full(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        return Full(path) if mode == "ab" else opened(path, mode, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        with pytest.raises(DataError, match=r"two\.jsonl: cannot be written \(No space left on"):
+            run(wish, [one, two], judge=judge)
+    assert (wish.out / "faces" / "two.jsonl").read_bytes() == b""
+    run(wish, [one, two], judge=judge)
+    assert len(lines(wish.out, "two")) == 3
+
+
+def test_an_old_report_does_not_outlive_its_results(plan: MakePlan, judge, drawing) -> None:
+    run(plan(metrics=("psnr",), limit=1), [drawing("one", unchanged)], judge=judge)
+    wish = plan(metrics=("psnr",), limit=1, overwrite=True)
+    assert all((wish.out / name).is_file() for name in FILES)
+
+    def fails(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no power")
+
+    (wish.out / "notes.txt").write_text("mine")
+    with pytest.raises(RuntimeError, match="no power"):
+        run(wish, [drawing("one", fails)], judge=judge)
+    files = {path.name for path in wish.out.iterdir() if path.is_file()}
+    assert files == {"plan.json", "notes.txt"}

@@ -170,6 +170,7 @@ def test_other_degradations_have_no_floor() -> None:
     assert "Degraded as shipped weights are judged" in markdown(whole, summarise(whole))
     for plan in (replace(whole.plan, lq=Path("lq")), replace(whole.plan, task="sr16", metrics=())):
         pairs = replace(whole, plan=plan)
+        assert not (plan.lq and verdicts(pairs, "ours"))
         assert to_dict(pairs, [], {})["degradations"] is None
         assert "Degraded" not in markdown(pairs, summarise(pairs))
 
@@ -269,3 +270,23 @@ def test_csv_has_a_line_for_every_face_and_system() -> None:
     small = list(csv.DictReader(StringIO(to_csv(report("sr16", ours=[row(task="sr16")])))))
     assert "theta_16" not in small[0]
     assert small[0]["sigma"] == ""
+
+
+def test_super_resolved_pairs_have_no_floor_either() -> None:
+    whole = report("sr16", ours=[row(task="sr16")])
+    assert verdicts(whole, "ours")
+    assert verdicts(replace(whole, plan=replace(whole.plan, lq=Path("lq"))), "ours") == []
+
+
+def test_the_metrics_of_sets_are_told_with_their_network() -> None:
+    distance = SetDistance(interval=Interval(12.3, 10.0, 14.7, 9))
+    sets = {name: {"fid_vgg16_caffe": distance} for name in ("input", "ours")}
+    whole = report(sets=sets, ours=[row()])
+    found = replace(whole, plan=replace(whole.plan, metrics=(*MFR, "fid")))
+    assert to_dict(found, [], {})["metrics"] == [*MFR, "fid_vgg16_caffe"]
+    told = "Distances of sets need at least two faces, so there are none."
+    assert told not in markdown(found, summarise(found))
+    alone = replace(found, set_distances={})
+    assert to_dict(alone, [], {})["metrics"] == [*MFR]
+    assert told in markdown(alone, summarise(alone))
+    assert told not in markdown(whole, summarise(whole))

@@ -115,6 +115,20 @@ def test_a_metric_without_its_network_is_refused():
         _ = Judge().identity
 
 
+def test_networks_are_told_apart_by_their_weights():
+    lpips, identity = small_lpips(), small_identity()
+    known = Judge(lpips, identity, metrics=["psnr", "lpips", "identity"]).weights
+    assert set(known) == {"lpips", "identity"}
+    assert len(set(known.values())) == 2
+    assert Judge(lpips, identity, metrics=["lpips"]).weights == {"lpips": known["lpips"]}
+    # A weight, a head, and a buffer that no file holds.
+    for tensor in (next(lpips.network.parameters()), lpips.get_buffer("head0"), identity.mean):
+        before = Judge(lpips, identity).weights
+        with torch.no_grad():
+            tensor[0] += 1
+        assert Judge(lpips, identity).weights != before
+
+
 def test_metrics_without_networks_need_no_folder(tmp_path):
     judge = load_judge(tmp_path / "nowhere", metrics=["ms_ssim", "psnr_peak1", "landmarks"])
     assert judge.metrics == ("psnr_peak1", "ms_ssim", "landmarks")

@@ -327,10 +327,10 @@ def _check_decidable(plan: Plan) -> None:
             f"--check is for --degradations floor, not for {plan.degradations}; leave one of them "
             "out"
         )
-    if plan.task == "mfr" and plan.lq is not None:
+    if plan.lq is not None:
         raise ConfigError(
-            "--check is for faces that are degraded here, as the floor of mfr wants them, and not "
-            "for ready ones; leave out --check or --lq"
+            "--check is for faces that are degraded here, as the floor wants them, and not for "
+            "ready ones; leave out --check or --lq"
         )
     missing = [name for name in NEEDED[plan.task] if name not in plan.wanted]
     if missing:

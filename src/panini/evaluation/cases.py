@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -62,22 +61,38 @@ def ahead(
         yield begun.popleft().result()
 
 
+class _Truth(NamedTuple):
+    """What is known of a true face that is not decoded yet."""
+
+    where: str
+    """What errors call it."""
+    size: int
+    """Bytes of the encoded image."""
+    side: int
+    """px."""
+
+
 class Cases:
     """All faces of a plan; none is decoded before it is asked for.
+
+    The heads of all files are read at once, so that a face that cannot be compared stops an
+    evaluation before its first face, and not after hours.
 
     Args:
         plan: What is asked.
 
     Raises:
-        DataError: No faces, two of one name, or inputs and truths that are no pairs.
+        DataError: No faces, two of one name, one that is not square or too small, or inputs and
+            truths that are no pairs.
+        ImageError: A file that is no image.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        truths = _listed(plan.data, plan.limit)
+        truths = _truths(plan)
         self.keys = list(truths)
         self._lq = None if plan.lq is None else _partners(plan, truths)
-        sizes = [(key, size) for key, (_, size) in truths.items()]
+        sizes = [(key, truth.size) for key, truth in truths.items()]
         if self._lq is not None:
             sizes += [(key, face.size) for key, face in self._lq.items()]
         digest = sha256(repr(sizes).encode()).hexdigest()[:12]
@@ -114,7 +129,7 @@ class Cases:
         gt = self._truth(face)
         params = self.params(face.key)
         if self._lq is not None:
-            lq = self._ready(self._lq[face.key], face)
+            lq = self._ready(self._lq[face.key])
         elif params is not None:
             lq = degraded(face.key, gt, self.plan.seed, params)
         else:
@@ -125,28 +140,12 @@ class Cases:
 
     def _truth(self, face: Face) -> RgbImage:
         image = face.read()
-        check_face(face.where, image)
         side = DEGRADED_SIZE if self.plan.task == "mfr" else min(image.shape[0], GT_SIZE)
         return resize(image, side)
 
-    def _ready(self, face: Face, truth: Face) -> RgbImage:
-        """The input of a ready pair.
-
-        Raises:
-            DataError: It is not square, or its size does not fit the task or its truth.
-        """
+    def _ready(self, face: Face) -> RgbImage:
+        """The input of a ready pair."""
         lq = face.read()
-        height, width = lq.shape[:2]
-        if self.plan.task == "sr16":
-            sides = [LQ_SIZE]
-        else:
-            sides = [DEGRADED_SIZE, truth.read().shape[0]]
-        if height != width or height not in sides:
-            wanted = " or ".join(f"{side}x{side}" for side in dict.fromkeys(sides))
-            raise DataError(
-                f"{face.where}: is {width}x{height} px, expected {wanted} px for task "
-                f"{self.plan.task} and its truth {truth.where}; resize it"
-            )
         return lq if self.plan.task == "sr16" else resize(lq, DEGRADED_SIZE)
 
 
@@ -173,6 +172,10 @@ def check_face(where: str, image: RgbImage) -> None:
         DataError: It is not square, or too small.
     """
     height, width = image.shape[:2]
+    _check_sides(where, width, height)
+
+
+def _check_sides(where: str, width: int, height: int) -> None:
     if height != width or height < COMPARED_SIZE:
         raise DataError(
             f"{where}: expected an aligned square face of at least {COMPARED_SIZE} px, "
@@ -180,33 +183,68 @@ def check_face(where: str, image: RgbImage) -> None:
         )
 
 
-def _listed(source: Path, limit: int | None = None) -> dict[str, tuple[str, int]]:
-    """Key → what errors call the face, and its bytes; in the order of the data."""
-    found: dict[str, tuple[str, int]] = {}
-    for face in itertools.islice(iter_faces(source), limit):
-        if face.key in found:
-            raise DataError(
-                f"{face.where}: {found[face.key][0]} has the same name; rename one of them"
-            )
-        found[face.key] = (face.where, face.size)
+def _distinct(faces: Iterable[Face]) -> Iterator[Face]:
+    """Faces as they come.
+
+    Raises:
+        DataError: Two of one name.
+    """
+    seen: dict[str, str] = {}
+    for face in faces:
+        if face.key in seen:
+            raise DataError(f"{face.where}: {seen[face.key]} has the same name; rename one of them")
+        seen[face.key] = face.where
+        yield face
+
+
+def _truths(plan: Plan) -> dict[str, _Truth]:
+    """Key → true face, in the order of the data.
+
+    Raises:
+        DataError: Two of one name, or one that cannot be compared.
+    """
+    found: dict[str, _Truth] = {}
+    for face in _distinct(itertools.islice(iter_faces(plan.data), plan.limit)):
+        width, height = face.pixels()
+        _check_sides(face.where, width, height)
+        found[face.key] = _Truth(face.where, face.size, height)
     return found
 
 
-def _partners(plan: Plan, truths: dict[str, tuple[str, int]]) -> dict[str, Face]:
+def _partners(plan: Plan, truths: Mapping[str, _Truth]) -> dict[str, Face]:
     """Key → input of each truth.
 
     Raises:
-        DataError: An input without truth, or a truth without input.
+        DataError: An input without truth, a truth without input, or two that do not fit.
     """
     assert plan.lq is not None
-    _listed(plan.lq)  # refuses two of one name
-    inputs = {face.key: face for face in iter_faces(plan.lq)}
-    everything = truths if plan.limit is None else _listed(plan.data)
+    inputs = {face.key: face for face in _distinct(iter_faces(plan.lq))}
+    everything = truths.keys()
+    if plan.limit is not None:
+        everything = {face.key for face in _distinct(iter_faces(plan.data))}
     lonely = [face.where for key, face in inputs.items() if key not in everything]
     _refuse(lonely, f"has no truth of the same name in {plan.data}")
-    lonely = [where for key, (where, _) in truths.items() if key not in inputs]
+    lonely = [truth.where for key, truth in truths.items() if key not in inputs]
     _refuse(lonely, f"has no input of the same name in {plan.lq}")
+    for key, truth in truths.items():
+        _check_pair(plan, inputs[key], truth)
     return {key: inputs[key] for key in truths}
+
+
+def _check_pair(plan: Plan, face: Face, truth: _Truth) -> None:
+    """Take inputs that are square and fit the task and their truth.
+
+    Raises:
+        DataError: Anything else.
+    """
+    width, height = face.pixels()
+    sides = [LQ_SIZE] if plan.task == "sr16" else [DEGRADED_SIZE, truth.side]
+    if height != width or height not in sides:
+        wanted = " or ".join(f"{side}x{side}" for side in dict.fromkeys(sides))
+        raise DataError(
+            f"{face.where}: is {width}x{height} px, expected {wanted} px for task "
+            f"{plan.task} and its truth {truth.where}; resize it"
+        )
 
 
 def _refuse(lonely: list[str], what: str) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
+from panini.decoding import open_image, quiet
 from panini.errors import DataError, ImageError
 from panini.images import RgbImage, find_images, read_rgb
 from panini.shards import decode, iter_members
+
+# What Pillow raises on what is no image.
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,8 @@ class Face:
     """What errors call it."""
     size: int
     """Bytes of the encoded image."""
+    pixels: Callable[[], tuple[int, int]]
+    """Width and height, px, as the head of the file tells them: before any turn by EXIF."""
     read: Callable[[], RgbImage]
     """Decodes it: uint8 RGB (H, W, 3)."""
 
@@ -41,7 +50,7 @@ def iter_faces(source: str | Path) -> Iterator[Face]:
     """As `read_faces`, but each face is decoded only when it is asked to, in any thread.
 
     Raises:
-        DataError: The shard or folder is missing, empty or damaged.
+        DataError: The shard or folder is missing, empty or damaged, or holds shards and images.
     """
     source = Path(source)
     if source.suffix == ".tar":
@@ -50,18 +59,27 @@ def iter_faces(source: str | Path) -> Iterator[Face]:
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; expected a tar shard or images")
     shards = sorted(source.glob("*.tar")) if source.is_dir() else []
-    for shard in shards:
-        yield from _of_shard(shard)
-    if shards:
-        return
-    try:
-        paths = find_images([source])
-    except ImageError as error:
+    images = _images(source)
+    if shards and images:
+        raise DataError(
+            f"{source}: holds tar shards ({shards[0].name}) and images ({images[0].name}), and "
+            "only one of the two can be the faces; name the shard, or move the others elsewhere"
+        )
+    if not shards and not images:
         raise DataError(
             f"{source}: the folder holds no image and no tar shard; expected aligned faces"
-        ) from error
-    for path in paths:
+        )
+    for shard in shards:
+        yield from _of_shard(shard)
+    for path in images:
         yield _of_file(path)
+
+
+def _images(source: Path) -> list[Path]:
+    try:
+        return find_images([source])
+    except ImageError:  # a folder without any
+        return []
 
 
 def _of_shard(shard: Path) -> Iterator[Face]:
@@ -75,11 +93,29 @@ def _of_member(shard: Path, name: str, content: bytes) -> Face:
         key=str(PurePosixPath(name).with_suffix("")),
         where=where,
         size=len(content),
+        pixels=lambda: _pixels(content, where),
         read=lambda: decode(BytesIO(content), where),
     )
 
 
 def _of_file(path: Path) -> Face:
     return Face(
-        key=path.stem, where=str(path), size=path.stat().st_size, read=lambda: read_rgb(path)
+        key=path.stem,
+        where=str(path),
+        size=path.stat().st_size,
+        pixels=lambda: _pixels_of_file(path),
+        read=lambda: read_rgb(path),
     )
+
+
+def _pixels(content: bytes, where: str) -> tuple[int, int]:
+    with contextlib.suppress(*_UNREADABLE), quiet(), Image.open(BytesIO(content)) as image:
+        return image.size
+    # Decoding says what is wrong, in the words that it would have used later.
+    height, width = decode(BytesIO(content), where).shape[:2]
+    return width, height
+
+
+def _pixels_of_file(path: Path) -> tuple[int, int]:
+    with open_image(path) as image:
+        return image.size

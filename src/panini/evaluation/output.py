@@ -11,13 +11,10 @@ from typing import Any
 from panini.evaluation.cases import Cases
 from panini.evaluation.page import page
 from panini.evaluation.report import Report
-from panini.evaluation.results import Results
+from panini.evaluation.results import FILES, Results
 from panini.evaluation.sheet import contact_sheet, shown
 from panini.evaluation.tables import drawn, markdown, summarise, summary_csv, to_csv, to_dict
 from panini.images import write_whole
-
-FILES = ("report.json", "faces.csv", "summary.csv", "report.md", "sheet.png", "report.html")
-"""What `write_report` writes."""
 
 
 def write_report(

@@ -7,6 +7,7 @@ Faces are read and degraded ahead of it, and pictures are written behind it, by 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +57,8 @@ def run(
         What `plan.out` holds now as `output.FILES`.
 
     Raises:
-        ConfigError: Systems of one name or for another task, or `plan.out` holds something else.
+        ConfigError: Systems of one name, of the input's name or for another task, or `plan.out`
+            holds something else.
         DataError: Faces or pairs that cannot be compared.
         CheckpointError: Weights of a metric are missing.
     """
@@ -64,7 +66,7 @@ def run(
     cases = Cases(plan)
     judge = judge or load_judge(plan.metrics_dir, plan.device, plan.judged)
     features = feature_network(plan, cases)
-    results = Results(plan, systems, cases, judge.names)
+    results = Results(plan, systems, cases, judge)
     work = _Run(plan, systems, judge, results)
     work.faces(cases, progress)
     rows = {
@@ -91,10 +93,9 @@ def _with_input(plan: Plan, systems: Sequence[System]) -> list[System]:
     """The input first, then the systems, if they can be compared.
 
     Raises:
-        ConfigError: None, two of one name, or one for another task.
+        ConfigError: None, two of one name, one of the input's name, or one for another task.
     """
     first = input_system(plan.task)
-    systems = [system for system in systems if system.name != first.name]
     if not systems:
         raise ConfigError("no system to evaluate; name a model")
     names = [first.name]
@@ -102,6 +103,10 @@ def _with_input(plan: Plan, systems: Sequence[System]) -> list[System]:
         if system.task not in (None, plan.task):
             raise ConfigError(
                 f"{system.name}: is for task {system.task}, the evaluation for {plan.task}"
+            )
+        if system.name == first.name:
+            raise ConfigError(
+                f"{system.name}: is what reports call the face without a restorer; rename the model"
             )
         if system.name in names:
             raise ConfigError(f"{system.name}: two systems of that name; name each once")
@@ -112,7 +117,9 @@ def _with_input(plan: Plan, systems: Sequence[System]) -> list[System]:
 def _theta_results(rows: dict[str, list[FaceRow]]) -> dict[str, ThetaResult]:
     found = {}
     for name, faces in rows.items():
-        values = {row.key: list(row.rates) for row in faces if row.rates}
+        # A fusion without masks tells θ for no face: it is no test that was missed.
+        told = [row for row in faces if any(map(math.isfinite, row.rates))]
+        values = {row.key: list(row.rates) for row in told}
         if values:
             found[name] = ThetaResult(rates=THETA_RATES, thetas=values)
     return found

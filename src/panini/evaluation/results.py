@@ -9,8 +9,11 @@ A face's line is written after its picture, so every line has one.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
+import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -29,10 +32,15 @@ from panini.evaluation.plan import Plan
 from panini.evaluation.sizes import DEGRADED_SIZE
 from panini.evaluation.systems import System, identity_of
 from panini.images import RgbImage, write_whole
+from panini.metrics.judge import Judge
 
+FILES = ("report.json", "faces.csv", "summary.csv", "report.md", "sheet.png", "report.html")
+"""What `output.write_report` puts beside them."""
 _FOLDERS = ("faces", "restored", "features")
 # Files of an evaluation are many, and read once or twice: fast is better than small.
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+# Bytes of a file's name: most file systems take 255, and `write_whole` adds to it while it writes.
+_LONGEST = 255 - len("..png.01234567.part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +75,14 @@ class Results:
         plan: What is asked; the folder is made, or goes on, or starts afresh if it says so.
         systems: Of this call; others that were evaluated here before stay.
         cases: The faces.
-        networks: Metric → what it is called with the weights at hand.
+        judge: The metrics with the weights at hand.
 
     Raises:
         ConfigError: The folder holds something else, or was made by another plan.
         DataError: A file of it is damaged.
     """
 
-    def __init__(
-        self, plan: Plan, systems: Sequence[System], cases: Cases, networks: Mapping[str, str]
-    ) -> None:
+    def __init__(self, plan: Plan, systems: Sequence[System], cases: Cases, judge: Judge) -> None:
         self.out = plan.out
         self._guard = threading.Lock()
         wanted = {
@@ -87,7 +93,8 @@ class Results:
             "degradations": plan.degradations,
             "limit": plan.limit,
             "metrics": list(plan.wanted),
-            "networks": dict(networks),
+            "networks": judge.names,
+            "metrics' weights": judge.weights,
         }
         _prepare(plan.out, overwrite=plan.overwrite)
         self._open(wanted, {system.name: identity_of(system) for system in systems})
@@ -109,13 +116,17 @@ class Results:
         return self.out / "features" / f"{_file_name(name)}.npz"
 
     def add(self, system: str, row: FaceRow, picture: RgbImage) -> None:
-        """Write a face; any thread may."""
+        """Write a face; any thread may.
+
+        Raises:
+            DataError: Its line cannot be written.
+            ImageError: Its picture cannot be written.
+        """
         path = self.picture(system, row.key)
         write_whole(path, _png(picture, path))
         line = json.dumps(finite(asdict(row)), allow_nan=False) + "\n"
         with self._guard:
-            with self._lines(system).open("a", encoding="utf-8") as file:
-                file.write(line)
+            _append(self._lines(system), line.encode())
             self.rows[system][row.key] = row
 
     def _open(self, wanted: dict[str, Any], systems: Mapping[str, str]) -> None:
@@ -169,7 +180,9 @@ def _prepare(out: Path, *, overwrite: bool) -> None:
     if ours and overwrite:
         for name in _FOLDERS:
             shutil.rmtree(out / name, ignore_errors=True)
-        (out / "plan.json").unlink()
+        # A report of what is no longer here must not outlive a run that is stopped.
+        for name in (*FILES, "plan.json"):
+            (out / name).unlink(missing_ok=True)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -218,11 +231,34 @@ def _number(value: float | None) -> float:
 
 
 def _file_name(name: str) -> str:
-    """A name of a face or a system as one that no path can be made of."""
-    return quote(name, safe=" ()+,=@")
+    """A name of a face or a system as one that no path can be made of, and no two names share."""
+    quoted = quote(name, safe=" ()+,=@")
+    if len(quoted) <= _LONGEST:
+        return quoted
+    # "!" is always quoted, so that no shorter name looks like this.
+    end = "!" + hashlib.sha256(name.encode()).hexdigest()
+    return quoted[: _LONGEST - len(end)] + end
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Put a line at the end of a file, whole or not at all."""
+    whole = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(line)
+    except OSError as error:
+        # Another thread may still write: its line must not go on from half of this one.
+        with contextlib.suppress(OSError):
+            os.truncate(path, whole)
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); make room there, and run the "
+            "same command again: it goes on where it stopped"
+        ) from error
 
 
 def _told(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -89,10 +89,10 @@ def set_distances(
         of: str, images: Iterable[Callable[[], RgbImage]], sides: list[int] | None = None
     ) -> _Described:
         path = results.features(f"{of} {network.name}")
-        kept = _read(path, cases.keys, sides)
+        kept = _read(path, cases.keys, sides, network.digest)
         if kept is None:
             kept = _describe(network, images, plan.device, sides)
-            _write(path, cases.keys, kept)
+            _write(path, cases.keys, kept, network.digest)
         return kept
 
     logger.info("distances of sets: the truth")
@@ -146,11 +146,13 @@ def _interval(value: float, deviation: float, count: int, *, least: float) -> In
     return Interval(value, max(value - reach, least), value + reach, count)
 
 
-def _read(path: Path, keys: Sequence[str], sides: Sequence[int] | None) -> _Described | None:
-    """Features in the order of `keys`, at these sides; None = at any.
+def _read(
+    path: Path, keys: Sequence[str], sides: Sequence[int] | None, digest: str
+) -> _Described | None:
+    """Features in the order of `keys`, at these sides (None = at any), of the network of a digest.
 
     None where the file has others, is damaged or is not there: they are computed anew. So they are
-    where it tells no sides, as files of earlier versions: systems had sides of their own there.
+    where it tells no sides or no network, as files of earlier versions.
     """
     if not path.exists():
         return None
@@ -159,15 +161,22 @@ def _read(path: Path, keys: Sequence[str], sides: Sequence[int] | None) -> _Desc
         with np.load(BytesIO(path.read_bytes())) as kept:
             known, features = kept["keys"].tolist(), kept["features"]
             found = kept["sides"].tolist() if "sides" in kept else []
+            network = str(kept["network"]) if "network" in kept else ""
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         logger.warning("%s: is damaged (%s); computed anew", path, error)
         return None
     whole = known == list(keys) and len(features) == len(found) == len(known)
-    fits = whole and (sides is None or found == list(sides))
+    fits = whole and network == digest and (sides is None or found == list(sides))
     return _Described(features, found) if fits else None
 
 
-def _write(path: Path, keys: Sequence[str], kept: _Described) -> None:
+def _write(path: Path, keys: Sequence[str], kept: _Described, digest: str) -> None:
     buffer = BytesIO()
-    np.savez(buffer, keys=np.array(keys), features=kept.features, sides=np.array(kept.sides))
+    np.savez(
+        buffer,
+        keys=np.array(keys),
+        features=kept.features,
+        sides=np.array(kept.sides),
+        network=np.array(digest),
+    )
     write_whole(path, buffer.getvalue())

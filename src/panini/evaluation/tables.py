@@ -11,7 +11,7 @@ from typing import Any
 
 from panini.evaluation.cases import THETA_RATES
 from panini.evaluation.floor import verdicts
-from panini.evaluation.plan import FULL_SIZE, THETA, Degradations
+from panini.evaluation.plan import FULL_SIZE, SETS, THETA, Degradations
 from panini.evaluation.report import MILD_FROM, Report
 from panini.evaluation.results import finite
 from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE
@@ -84,7 +84,7 @@ def to_dict(report: Report, lines: Sequence[Line], about: Mapping[str, Any]) -> 
             "seed": plan.seed,
             "degradations": drawn(report),
             "count": len(report.rows[report.input]),
-            "metrics": list(plan.wanted),
+            "metrics": [*(name for name in plan.wanted if name not in SETS), *_sets(report)],
             "names": dict(report.names),
             "systems": report.systems,
             "summary": [asdict(line) for line in lines],
@@ -217,7 +217,7 @@ def change_rows(report: Report, lines: Sequence[Line]) -> list[list[str]]:
 
 def set_names(report: Report) -> list[str]:
     """Titles of the distances between sets."""
-    return [title(DESCRIPTIONS[name]) for name in next(iter(report.set_distances.values()), {})]
+    return [title(DESCRIPTIONS[name]) for name in _sets(report)]
 
 
 def set_rows(report: Report) -> list[list[str]]:
@@ -290,6 +290,7 @@ def change(line: Line) -> str:
 
 def notes(report: Report) -> list[str]:
     """What has to be known to read the numbers."""
+    plan = report.plan
     found = [f"Intervals are 95 %, from the bootstrap over faces; compared at {COMPARED_SIZE} px."]
     sharpness = report.gt_sharpness
     if sharpness.count:
@@ -299,7 +300,7 @@ def notes(report: Report) -> list[str]:
         found.append(_DRAWN[degraded])
     if "mild" in report.groups or "severe" in report.groups:
         found.append(f"Mild: low side of the resize at least {MILD_FROM} px; severe: less.")
-    if report.plan.task == "sr16":
+    if plan.task == "sr16":
         found.append(
             "Full size: the truth's own. Faithfulness: the enlarged face, reduced again, against "
             "the input."
@@ -312,6 +313,8 @@ def notes(report: Report) -> list[str]:
             "Their intervals are 1.96 deviations over random halves of the faces, and do not hold "
             "that bias."
         )
+    elif any(name in plan.wanted for name in SETS):
+        found.append("Distances of sets need at least two faces, so there are none.")
     return found
 
 
@@ -324,6 +327,11 @@ def drawn(report: Report) -> Degradations | None:
 def against(report: Report) -> list[str]:
     """Titles of the columns of `change_rows`."""
     return [f"{name} against {report.input}" for name in report.systems[1:]]
+
+
+def _sets(report: Report) -> list[str]:
+    """The distances of sets that were computed, named with their network."""
+    return list(next(iter(report.set_distances.values()), {}))
 
 
 def _stressed(row: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ other features the same formulas give other numbers, so a result carries the net
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from panini.features.inception import build_inception
 from panini.features.vgg16 import VGG16, load_vgg16
 from panini.metrics.psnr import stored
-from panini.metrics.weights import FILES, find_weights, read_tensors
+from panini.metrics.weights import FILES, digest, find_weights, read_tensors
 
 Features = NDArray[np.float64]
 
@@ -44,6 +45,11 @@ class FeatureNetwork:
         self.name = name
         self.network = network.eval()
         self.device = torch.device("cpu")
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells the network from another of the same name."""
+        return digest(self.network)
 
     def to(self, device: torch.device | str) -> FeatureNetwork:
         """Move the network."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from panini.metrics.ms_ssim import ms_ssim
 from panini.metrics.psnr import psnr, psnr_peak1
 from panini.metrics.sharpness import sharpness
 from panini.metrics.ssim import ssim
-from panini.metrics.weights import FILES, find_weights
+from panini.metrics.weights import FILES, digest, find_weights
 
 WEIGHTS = ("vgg16_caffe.safetensors", "lpips_vgg_heads.safetensors", "face_identity.safetensors")
 """Files of the frozen networks that `DEFAULT_METRICS` make do with."""
@@ -123,6 +124,15 @@ class Judge:
     def names(self) -> dict[str, str]:
         """Metric → what it is called in reports: "lpips" → "lpips_vgg_caffe"."""
         return {name: self.lpips.name if name == "lpips" else name for name in self.metrics}
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """Metric → digest of the network behind it; only those with weights of a folder."""
+        return {
+            name: digest(network)
+            for name, network in self._networks.items()
+            if name in self.metrics and isinstance(network, torch.nn.Module)
+        }
 
     def to(self, device: torch.device | str) -> Judge:
         """Move the networks; the landmarks' stay on the CPU."""

@@ -6,10 +6,13 @@ Files of torchvision, of LPIPS and of pytorch-fid are pickles: their tensors are
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from panini.checkpoints.torch_files import flatten, read_tree, reading
 from panini.errors import CheckpointError
@@ -122,3 +125,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tree = read_tree(path)
     with reading(path):
         return flatten(tree)
+
+
+def digest(network: nn.Module) -> str:
+    """What tells a network from one with other weights, whatever file it came from.
+
+    Args:
+        network: On any device.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    found = hashlib.sha256()
+    # Not the state: it lacks buffers such as the scale that a network's input is brought to.
+    for name, tensor in sorted(chain(network.named_parameters(), network.named_buffers())):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return found.hexdigest()[:16]
