@@ -8,13 +8,15 @@ and can learn what is in them. The degradation encoder is that of `--mfr`. Masks
 linear in the octaves of the downsampling rate that v_DR tells (a ridge probe on degraded faces):
 the photo keeps the bands below its low side, the network draws those above.
 
-`--bands-only` leaves `--mfr` its own backbone and masks: the cure for shares that ran to 1 in
-training, where the photo has nothing left to share. Train on with `train_bands: false`.
+`--bands-only` leaves `--mfr` its own backbone and masks, and brings its bands half-way there: the
+cure for shares that ran to 1 in training, where the photo has nothing left to share. Train on with
+`train_bands: false`.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +46,8 @@ SLOPES = {64: 1.2, 32: 0.5, 16: 0.2, 8: 0.0, 4: 0.0}
 BAND_SLOPE, MOST = 2.0, 4.0
 """Logits of the photo's share of a band an octave of the rate, and the most at the rate `CELL`."""
 RIDGE = 30.0
+RULE_UNITS = 2
+"""Hidden units that a linear rule takes."""
 LEAKY = 0.1
 """Slope of the masks' activation below 0."""
 
@@ -111,7 +115,7 @@ def make_linear(mlp: nn.Module, octaves: Octaves, base: Tensor, slope: Tensor) -
     first.bias.zero_()
     last.weight.zero_()
     last.bias.copy_(base)
-    for unit, sign in enumerate((1, -1)):
+    for unit, sign in zip(range(RULE_UNITS), (1, -1), strict=True):
         first.weight[unit] = sign * octaves.weight.float()
         first.bias[unit] = sign * octaves.bias.float()
         # leaky(x) - leaky(-x) = (1 + leak) x
@@ -141,6 +145,26 @@ def bands_follow(net: PaniniNet, octaves: Octaves) -> None:
     make_linear(net.bands.mask_mlp, octaves, base, torch.full_like(base, -BAND_SLOPE))
 
 
+@torch.no_grad()
+def bands_half_way(net: PaniniNet, octaves: Octaves) -> PaniniNet:
+    """The same network with logits of the shares half-way from what it has learned to the rule."""
+    assert net.bands is not None
+    ruled = copy.deepcopy(net)
+    bands_follow(ruled, octaves)
+    config = replace(net.bands.config, hidden=net.bands.config.hidden + RULE_UNITS)
+    mixed = PaniniNet(replace(net.config, bands=config))
+    learned, rule = net.state_dict(), ruled.state_dict()
+    first, last = "bands.mask_mlp.0.", "bands.mask_mlp.2."
+    state = dict(learned)
+    for name in (f"{first}weight", f"{first}bias"):
+        state[name] = torch.cat([learned[name], rule[name][:RULE_UNITS]])
+    name = f"{last}weight"
+    state[name] = torch.cat([learned[name], rule[name][:, :RULE_UNITS]], dim=1) / 2
+    state[f"{last}bias"] = (learned[f"{last}bias"] + rule[f"{last}bias"]) / 2
+    mixed.load_state_dict(state)
+    return mixed.eval()
+
+
 def main() -> None:
     """Probe, graft, write, and tell θ over the rates."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -156,10 +180,12 @@ def main() -> None:
     vectors, rates = describe(mfr, options.faces, options.count)
     octaves = probe(vectors, rates)
     error = (octaves(vectors) - rates).square().mean() / rates.var()
-    net = mfr if options.bands_only else graft(sr16, mfr)
-    if not options.bands_only:
+    if options.bands_only:
+        net = bands_half_way(mfr, octaves)
+    else:
+        net = graft(sr16, mfr)
         masks_follow(net, sr16, octaves)
-    bands_follow(net, octaves)
+        bands_follow(net, octaves)
     backbone = options.mfr if options.bands_only else options.sr16
     start = {"backbone": str(backbone), "degradation_encoder": str(options.mfr)}
     save_model(net, options.out, provenance=start)
