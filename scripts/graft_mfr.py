@@ -47,7 +47,7 @@ BAND_SLOPE, MOST = 2.0, 4.0
 """Logits of the photo's share of a band an octave of the rate, and the most at the rate `CELL`."""
 RIDGE = 30.0
 RULE_UNITS = 2
-"""Hidden units that a linear rule takes."""
+"""Hidden units that `make_linear` puts a rule into, the first ones."""
 LEAKY = 0.1
 """Slope of the masks' activation below 0."""
 
@@ -115,7 +115,7 @@ def make_linear(mlp: nn.Module, octaves: Octaves, base: Tensor, slope: Tensor) -
     first.bias.zero_()
     last.weight.zero_()
     last.bias.copy_(base)
-    for unit, sign in zip(range(RULE_UNITS), (1, -1), strict=True):
+    for unit, sign in enumerate((1, -1)):
         first.weight[unit] = sign * octaves.weight.float()
         first.bias[unit] = sign * octaves.bias.float()
         # leaky(x) - leaky(-x) = (1 + leak) x

@@ -54,6 +54,8 @@ class Plan:
     """Of the metrics; the systems are there already."""
     overwrite: bool = False
     """Start afresh where results are."""
+    remedy: str | None = None
+    """What errors advise where `out` holds something else or is damaged; None names `overwrite`."""
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):

@@ -36,6 +36,7 @@ from panini.metrics.judge import Judge
 
 FILES = ("report.json", "faces.csv", "summary.csv", "report.md", "sheet.png", "report.html")
 """What `output.write_report` puts beside them."""
+_OVERWRITE = "add --overwrite"
 _FOLDERS = ("faces", "restored", "features")
 # Files of an evaluation are many, and read once or twice: fast is better than small.
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -84,6 +85,7 @@ class Results:
 
     def __init__(self, plan: Plan, systems: Sequence[System], cases: Cases, judge: Judge) -> None:
         self.out = plan.out
+        self._remedy = plan.remedy
         self._guard = threading.Lock()
         wanted = {
             "data": cases.fingerprint,
@@ -96,12 +98,14 @@ class Results:
             "networks": judge.names,
             "metrics' weights": judge.weights,
         }
-        _prepare(plan.out, overwrite=plan.overwrite)
+        _prepare(plan)
         self._open(wanted, {system.name: identity_of(system) for system in systems})
         known = set(cases.keys)
         self.rows = {
             system.name: {
-                row.key: row for row in _read_rows(self._lines(system.name)) if row.key in known
+                row.key: row
+                for row in _read_rows(self._lines(system.name), plan.remedy)
+                if row.key in known
             }
             for system in systems
         }
@@ -132,19 +136,20 @@ class Results:
     def _open(self, wanted: dict[str, Any], systems: Mapping[str, str]) -> None:
         """Make the folders, and see that what is there belongs to the plan."""
         path = self.out / "plan.json"
-        known = _read_plan(path)
+        known = _read_plan(path, self._remedy)
+        elsewhere = self._remedy or f"choose another folder or {_OVERWRITE}"
         for name, value in wanted.items():
             found = known["plan"].get(name, value)
             if found != value:
                 raise ConfigError(
                     f"{self.out}: was made with {name} {_told(found)}, now it is {_told(value)}; "
-                    "choose another folder or add --overwrite"
+                    + elsewhere
                 )
         for name, identity in systems.items():
             if known["systems"].get(name, identity) != identity:
                 raise ConfigError(
                     f"{self.out}: holds results of another {name!r} (other weights or settings); "
-                    "choose another folder or add --overwrite"
+                    + elsewhere
                 )
         for folder in _FOLDERS:
             (self.out / folder).mkdir(exist_ok=True)
@@ -166,8 +171,9 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _prepare(out: Path, *, overwrite: bool) -> None:
+def _prepare(plan: Plan) -> None:
     """Make the folder of the results, or empty it of them if it is to start afresh."""
+    out = plan.out
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file, expected a folder for the report")
     ours = (out / "plan.json").is_file()
@@ -175,9 +181,9 @@ def _prepare(out: Path, *, overwrite: bool) -> None:
     if there and not ours:
         raise ConfigError(
             f"{out / there[0]}: is there already, but no plan.json that tells of which evaluation; "
-            "choose another folder"
+            + (plan.remedy or "choose another folder")
         )
-    if ours and overwrite:
+    if ours and plan.overwrite:
         for name in _FOLDERS:
             shutil.rmtree(out / name, ignore_errors=True)
         # A report of what is no longer here must not outlive a run that is stopped.
@@ -189,7 +195,7 @@ def _prepare(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{out}: cannot be made ({error.strerror})") from error
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
+def _read_plan(path: Path, remedy: str | None) -> dict[str, Any]:
     if not path.exists():
         return {"plan": {}, "systems": {}}
     try:
@@ -198,10 +204,10 @@ def _read_plan(path: Path) -> dict[str, Any]:
         asked = {"degradations": "floor"} | dict(known["plan"])
         return {"plan": asked, "systems": dict(known["systems"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); add --overwrite") from error
+        raise DataError(f"{path}: cannot be read ({error}); {remedy or _OVERWRITE}") from error
 
 
-def _read_rows(path: Path) -> list[FaceRow]:
+def _read_rows(path: Path, remedy: str | None) -> list[FaceRow]:
     """Rows of a file; one that was cut off by a killed run is taken away."""
     if not path.exists():
         return []
@@ -212,7 +218,8 @@ def _read_rows(path: Path) -> list[FaceRow]:
     try:
         return [_row(json.loads(line)) for line in whole.splitlines()]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not lines of faces ({error}); add --overwrite") from error
+        told = f"{path}: not lines of faces ({error}); {remedy or _OVERWRITE}"
+        raise DataError(told) from error
 
 
 def _row(data: Mapping[str, Any]) -> FaceRow:

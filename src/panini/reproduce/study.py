@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -378,8 +376,7 @@ class Study:
         names = ", ".join(system.name for system in systems)
         logger.info("evaluation %s: %s", folder, names)
         about = self.about(task) | {"data": plan.data.name}
-        with _own_remedy(plan.out):
-            return evaluation.run(plan, systems, about=about, progress=_tell(folder))
+        return evaluation.run(plan, systems, about=about, progress=_tell(folder))
 
     def plan(
         self,
@@ -392,6 +389,7 @@ class Study:
     ) -> Plan:
         """What `evaluate` asks for; its arguments mean the same."""
         config = self.config.evaluation
+        out = self.out / "evaluation" / folder
         return Plan(
             data=data or self.data,
             task=task,
@@ -399,10 +397,12 @@ class Study:
             degradations=config.degradations if task == "mfr" else "floor",
             limit=faces or config.faces,
             batch=config.batch,
-            out=self.out / "evaluation" / folder,
+            out=out,
             metrics=metrics or self.metrics(task),
             metrics_dir=self.options.metrics_dir,
             device=self.device,
+            # There is no --overwrite: it would read as if the runs started afresh as well.
+            remedy=f"delete {out} (no run is lost), or choose another --out",
         )
 
 
@@ -439,23 +439,6 @@ def _by_task(names: Sequence[str]) -> dict[Task, str]:
             )
         found[task] = name
     return found
-
-
-@contextmanager
-def _own_remedy(folder: Path) -> Iterator[None]:
-    """Errors of what an evaluation's folder holds already, with a remedy that a study has.
-
-    `panini reproduce` has no `--overwrite`: it would read as if the runs started afresh as well.
-    """
-    try:
-        yield
-    except (ConfigError, DataError) as error:
-        told, *remedy = re.split("; (?:choose another folder|add --overwrite)", str(error))
-        if not remedy:
-            raise
-        raise type(error)(
-            f"{told}; delete {folder} (no run is lost), or choose another --out"
-        ) from error
 
 
 def _tell(folder: str) -> Callable[[int, int], None]:
