@@ -87,6 +87,19 @@ def test_a_run_that_is_cut_off_is_not_done(options, trained):
     assert not study.is_done("mfr-dafi")
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"images": 4}'])
+def test_a_damaged_record_of_a_runs_end_is_told(content, options, trained):
+    study = Study(options())
+    done = study.restoration("mfr", "mfr-dafi", DAFI).folder / "done.json"
+    done.write_text(content)
+    message = r"done\.json: does not tell what the run was .*; delete that file, and the same"
+    with pytest.raises(DataError, match=message):
+        study.restoration("mfr", "mfr-dafi", DAFI)
+    done.unlink()
+    study.restoration("mfr", "mfr-dafi", DAFI)
+    assert study.is_done("mfr-dafi")
+
+
 def test_real_faces_may_be_others(options, trained, faces, tmp_path):
     study = Study(options(train=(faces,)))
     study.restoration("mfr", "live", DAFI)

@@ -27,7 +27,7 @@ from panini.metrics.bootstrap import Interval, mean_interval
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import Task
 from panini.reproduce.additions import additions, additions_needs
-from panini.reproduce.fusion import METHODS, network_entry
+from panini.reproduce.fusion import CONSTANT, DRE, METHODS, network_entry
 from panini.reproduce.inputs import Needs
 from panini.reproduce.result import Row, Table, measured, number
 from panini.reproduce.sheets import keep_sheet, synthetic_sheet
@@ -125,7 +125,7 @@ def masks(study: Study) -> list[Path]:
     start = {"fusion_method": "dafi", "constant_masks": True, "degradation_encoder": None}
     run = study.restoration("mfr", "mfr-constant", start)
     title = "Masks by degradation against constant masks"
-    return _variant(study, "masks", title, (run, "constant", "masks of a learned constant"))
+    return _variant(study, "masks", title, (run, CONSTANT, "masks of a learned constant"))
 
 
 def dre(study: Study) -> list[Path]:
@@ -133,7 +133,7 @@ def dre(study: Study) -> list[Path]:
     start = {"fusion_method": "dafi"}
     run = study.restoration("mfr", "mfr-dre", start, train_degradation_encoder=1.0)
     title = "The degradation encoder frozen against trained"
-    return _variant(study, "dre", title, (run, "dre", "degradation encoder trained too"))
+    return _variant(study, "dre", title, (run, DRE, "degradation encoder trained too"))
 
 
 def _variant(study: Study, name: str, title: str, variant: tuple[Trained, str, str]) -> list[Path]:

@@ -36,6 +36,9 @@ REFERENCE = "dafi"
 SHIPPED = "shipped"
 """`--only`: the network that ships or is given, which had other training than the other rows."""
 
+CONSTANT, DRE = "constant", "dre"
+"""Rows of `beyond` that are measured in the same folder."""
+
 PUBLISHED_NOTE = (
     "Its PSNR is of images in [-1, 1] with peak 1, 6.02 dB below that of 8 bits: set it beside the "
     "column with peak 1, where there is one, and not beside plain PSNR."
@@ -138,7 +141,7 @@ def table_needs(study: Study, name: str) -> Needs:
         networks=frozenset({spec.task} if _with_shipped(study, spec, chosen) else ()),
         faces=1,
         peers=spec.task == "mfr" and _with_official(study, spec, chosen),
-        taken=frozenset({*METHODS, SHIPPED, PULSE, INPUTS[spec.task]}),
+        taken=frozenset({*METHODS, SHIPPED, PULSE, CONSTANT, DRE, INPUTS[spec.task]}),
     )
 
 

@@ -286,7 +286,12 @@ class Study:
         return validated(fields, type(recipe), f"run {name}")
 
     def run(self, name: str, recipe: RunConfig) -> Trained:
-        """Train by a recipe of any stage, unless that is done."""
+        """Train by a recipe of any stage, unless that is done.
+
+        Raises:
+            TrainingError: The run was halted before its end.
+            DataError: The record of its end is damaged.
+        """
         folder = self.folder(name)
         keep_recipe(folder, recipe)
         done = folder / DONE
@@ -298,7 +303,7 @@ class Study:
                 raise TrainingError(f"{folder}: not at its end; the same command goes on")
             seconds = round(time.monotonic() - since, 1) if fresh else None
             write_whole(done, json.dumps({"images": recipe.images, "seconds": seconds}).encode())
-        return Trained(folder=folder, **json.loads(done.read_text(encoding="utf-8")))
+        return _read_done(done)
 
     # ------------------------------------------------------------------------------------------
     # Networks and evaluations
@@ -404,6 +409,18 @@ class Study:
             # There is no --overwrite: it would read as if the runs started afresh as well.
             remedy=f"delete {out} (no run is lost), or choose another --out",
         )
+
+
+def _read_done(path: Path) -> Trained:
+    """What a run left when it came to its end."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Trained(folder=path.parent, images=found["images"], seconds=found["seconds"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path}: does not tell what the run was ({error}); delete that file, and the same "
+            "command writes it again from the run's last checkpoint"
+        ) from error
 
 
 def _train(recipe: RunConfig) -> bool:
