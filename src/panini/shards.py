@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from panini.decoding import flatten, planes
 from panini.errors import DataError
 
 SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
@@ -66,6 +67,15 @@ def index_members(path: str | Path) -> list[Member]:
     return found
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether a shard has to be read from its begin: its members cannot be found at once."""
+    try:
+        with path.open("rb") as file:
+            return file.read(6).startswith(_COMPRESSED)
+    except OSError:
+        return False  # opening it says why
+
+
 def iter_members(path: str | Path) -> Iterator[tuple[str, bytes]]:
     """Read the encoded images of a shard in their order, one at a time.
 
@@ -104,9 +114,8 @@ def _open(path: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a tar shard of images")
     try:
-        with path.open("rb") as file:
-            if not compressed and file.read(6).startswith(_COMPRESSED):
-                raise DataError(f"{path}: is compressed; unpack it, so that faces can be found")
+        if not compressed and is_compressed(path):
+            raise DataError(f"{path}: is compressed; unpack it, so that faces can be found")
         with tarfile.open(path, "r" if compressed else "r:") as archive:
             yield archive
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
@@ -130,7 +139,7 @@ def iter_shard(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 
 def decode(file: BytesIO | Path, where: str) -> NDArray[np.uint8]:
-    """Decode an image to uint8 RGB (H, W, 3).
+    """Decode an image to uint8 RGB (H, W, 3), upright, on white where it is transparent.
 
     Args:
         file: The encoded image.
@@ -141,7 +150,9 @@ def decode(file: BytesIO | Path, where: str) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(file) as image:
-            return np.array(image.convert("RGB"))
+            image.load()
+            pixels = planes(image)
+            return np.array(flatten(pixels.rgb, pixels.alpha))
     except UnidentifiedImageError as error:
         # Its own words hold an address in memory: the same file would never be the same twice.
         raise DataError(f"{where}: not a readable image (of no known format)") from error

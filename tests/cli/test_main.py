@@ -49,6 +49,14 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_debug_shows_the_traceback_of_an_evaluation(tmp_path) -> None:
+    options = ["evaluate", "--model", "nothing", "--data", "x", "--out", str(tmp_path / "out")]
+    short = runner.invoke(app, options)
+    assert short.exit_code == 2
+    whole = runner.invoke(app, ["--debug", *options])
+    assert isinstance(whole.exception, PaniniError)
+
+
 def test_debug_shows_the_traceback() -> None:
     result = runner.invoke(
         app, ["--debug", "restore", "a.jpg", "-o", "x", "--aligned", "--upscale", "2"]

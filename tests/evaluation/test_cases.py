@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from panini.errors import ConfigError, DataError, ImageError
 from panini.evaluation import Plan, read_faces
@@ -137,6 +138,35 @@ def test_bad_data_is_named(plan: MakePlan, tmp_path: Path, face) -> None:
         Cases(plan(data=twice))
 
 
+def test_a_name_that_is_no_text_is_refused(plan: MakePlan, tmp_path: Path, face) -> None:
+    data = save(tmp_path / "data", "a.png", face(0))
+    try:
+        (data / "a.png").rename(data / os.fsdecode(b"jos\xe9.png"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(DataError, match=r"jos\\udce9\.png': its name is no text in UTF-8; rename"):
+        Cases(plan(data=data))
+
+
+def test_a_folder_and_its_shard_are_the_same_faces(tmp_path: Path, face) -> None:
+    folder = save(tmp_path / "folder", "plain.png", face(0))
+    deep = np.linspace(0, 65535, 256).astype(np.uint16)
+    Image.fromarray(np.tile(deep, (256, 1))).save(folder / "deep.png")
+    hidden = np.dstack([face(1), np.full((256, 256), 40, np.uint8)])
+    Image.fromarray(hidden, "RGBA").save(folder / "hidden.png")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 3
+    Image.fromarray(face(2)).save(folder / "turned.jpg", exif=turned)
+    for mode, name in (("w", "a.tar"), ("w:gz", "b.tar")):
+        with tarfile.open(tmp_path / name, mode) as archive:
+            for path in sorted(folder.iterdir()):
+                archive.add(path, path.name)
+        known = dict(read_faces(folder))
+        for key, image in read_faces(tmp_path / name):
+            np.testing.assert_array_equal(image, known.pop(key))
+        assert not known
+
+
 def test_the_fingerprint_follows_the_faces(plan: MakePlan, tmp_path: Path, face) -> None:
     data = save(tmp_path / "data", "a.png", face(0))
     before = Cases(plan(data=data)).fingerprint
@@ -145,6 +175,10 @@ def test_the_fingerprint_follows_the_faces(plan: MakePlan, tmp_path: Path, face)
     changed = Cases(plan(data=data)).fingerprint
     save(data, "b.png", face(0))
     assert len({before, changed, Cases(plan(data=data)).fingerprint}) == 3
+    # Another face of as many bytes.
+    same = [save(tmp_path / str(seed), "a.bmp", face(seed)) for seed in (0, 1)]
+    one, other = (Cases(plan(data=folder)).fingerprint.split(", ", 1)[1] for folder in same)
+    assert one != other
     assert Cases(plan(data=data, limit=1)).keys == ["a"]
 
 

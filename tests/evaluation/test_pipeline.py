@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from panini.errors import CheckpointError, ConfigError, DataError
+from panini.errors import CheckpointError, ConfigError, DataError, ImageError
 from panini.evaluation import Plan, run, verdicts
 from panini.evaluation.cases import Cases
 from panini.evaluation.output import FILES
-from panini.images import to_tensor
+from panini.evaluation.sizes import resize
+from panini.images import to_tensor, write_whole
 from panini.metrics.distribution import FeatureNetwork
 from panini.metrics.judge import load_judge
 from panini.metrics.psnr import psnr
@@ -120,7 +121,7 @@ def test_restoration_is_compared_at_full_size_if_that_is_asked_for(
     assert before.scores["psnr_full"] == pytest.approx(
         psnr(to_tensor(case.lq), to_tensor(case.gt)).item()
     )
-    assert "Full size: 512 px, at which faces are degraded." in (wish.out / "report.md").read_text()
+    assert "Full size: 512 px." in (wish.out / "report.md").read_text()
 
 
 def test_an_evaluation_goes_on_where_it_was_stopped(plan: MakePlan, judge, drawing) -> None:
@@ -196,12 +197,68 @@ def test_a_strangers_folder_is_left_alone(plan: MakePlan, judge, drawing) -> Non
 def test_damaged_results_are_named(plan: MakePlan, judge, drawing) -> None:
     wish = plan(limit=1)
     run(wish, [drawing("one", unchanged)], judge=judge)
-    (wish.out / "faces" / "one.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match=r"one\.jsonl: not lines of faces .*--overwrite"):
-        run(wish, [drawing("one", unchanged)], judge=judge)
+    path = wish.out / "faces" / "one.jsonl"
+    row = json.loads(path.read_text())
+    for damaged in (
+        b"\xff\n",
+        b"[]\n",
+        b"{}\n",
+        json.dumps(row | {"scores": {}}).encode() + b"\n",
+        json.dumps(row | {"scores": [1]}).encode() + b"\n",
+        json.dumps(row | {"params": {"sigma": 1}}).encode() + b"\n",
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"one\.jsonl: not lines of faces .*--overwrite"):
+            run(wish, [drawing("one", unchanged)], judge=judge)
     (wish.out / "plan.json").write_text("[]")
     with pytest.raises(DataError, match=r"plan\.json: cannot be read"):
         run(wish, [drawing("one", unchanged)], judge=judge)
+
+
+def test_a_face_whose_picture_is_gone_is_restored_again(plan: MakePlan, judge, drawing) -> None:
+    wish = plan(metrics=("psnr",))
+    one = drawing("one", unchanged)
+    first = run(wish, [one], judge=judge)
+    picture = wish.out / "restored" / "one" / "face1.png"
+    picture.unlink()
+    again = run(wish, [one], judge=judge)
+    assert picture.is_file()
+    scores = [[row.scores for row in report.rows["one"]] for report in (first, again)]
+    assert scores[0] == scores[1]
+
+
+def test_faces_are_compared_at_the_side_that_is_asked_for(
+    plan: MakePlan, drawing, tmp_path, face
+) -> None:
+    (tmp_path / "large").mkdir()
+    Image.fromarray(face(0, 1024)).save(tmp_path / "large" / "a.png")
+    wish = plan(data=tmp_path / "large", metrics=("psnr", "psnr_full"), size=1024)
+    (case,) = [job() for job in Cases(wish).jobs({"a"})]
+    assert case.gt.shape == (1024, 1024, 3)
+    report = run(wish, [drawing("one", unchanged)], judge=load_judge(None, metrics=("psnr",)))
+    (before, _) = report.rows.values()
+    enlarged = resize(to_tensor(case.lq), 1024)
+    expected = psnr(enlarged, to_tensor(case.gt)).item()
+    assert before[0].scores["psnr"] == pytest.approx(expected, abs=0.01)
+    assert before[0].scores["psnr"] == pytest.approx(before[0].scores["psnr_full"], abs=0.01)
+    assert "compared at 1024 px. " in (wish.out / "report.md").read_text()
+    # What a face is degraded to does not hang on it.
+    (small,) = [job() for job in Cases(replace(wish, size=256)).jobs({"a"})]
+    np.testing.assert_array_equal(small.lq, case.lq)
+    with pytest.raises(ConfigError, match="was made with size 1024, now it is 256"):
+        run(
+            replace(wish, size=256),
+            [drawing("one", unchanged)],
+            judge=load_judge(None, metrics=("psnr",)),
+        )
+
+
+def test_a_side_that_cannot_be_compared_at_is_refused(plan: MakePlan, faces) -> None:
+    for size in (128, 2048):
+        with pytest.raises(ConfigError, match=rf"size: expected a side from 256 to 1024 .* {size}"):
+            plan(size=size)
+    with pytest.raises(DataError, match=r"face0\.png: expected .* of at least 512 px, got 256x256"):
+        Cases(plan(size=512))
 
 
 def test_systems_that_cannot_be_compared_are_refused(plan: MakePlan, judge, drawing) -> None:
@@ -258,7 +315,7 @@ def test_sets_are_compared_by_the_network_at_hand(
     assert kept["kid_vgg16_caffe"].subsets is not None
     told = json.loads((wish.out / "report.json").read_text())["set_distances"]["input"]
     assert told["kid_vgg16_caffe"]["subsets"] == kept["kid_vgg16_caffe"].subsets
-    with pytest.raises(DataError, match="fid needs at least two faces; leave it out"):
+    with pytest.raises(DataError, match="fid needs at least two faces, found one; name more"):
         run(plan(metrics=("fid",), limit=1, metrics_dir=metrics_dir), [one])
 
 
@@ -479,6 +536,12 @@ class Full:
         raise OSError(28, "No space left on device")
 
 
+def _fails_on_pictures(path: Path, content: bytes | memoryview) -> None:
+    if path.suffix == ".png":
+        raise ImageError(f"{path}: cannot be written (No space left on device)")
+    write_whole(path, content)
+
+
 def test_a_full_disk_leaves_no_half_line(plan: MakePlan, judge, drawing, monkeypatch) -> None:
     wish = plan(metrics=("psnr",))
     one = drawing("one", unchanged)
@@ -494,6 +557,10 @@ def test_a_full_disk_leaves_no_half_line(plan: MakePlan, judge, drawing, monkeyp
         with pytest.raises(DataError, match=r"two\.jsonl: cannot be written \(No space left on"):
             run(wish, [one, two], judge=judge)
     assert (wish.out / "faces" / "two.jsonl").read_bytes() == b""
+    with monkeypatch.context() as patch:
+        patch.setattr("panini.evaluation.results.write_whole", _fails_on_pictures)
+        with pytest.raises(DataError, match=r"png: cannot be written .*; make room there, and run"):
+            run(wish, [one, two], judge=judge)
     run(wish, [one, two], judge=judge)
     assert len(lines(wish.out, "two")) == 3
 

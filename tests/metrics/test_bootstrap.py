@@ -60,6 +60,7 @@ def test_faces_without_a_value_are_left_out_of_both_sides():
     assert mean_interval([1, nan, 3]) == mean_interval([1, 3])
     assert paired_interval([1, nan, 3, 4], [0, 5, nan, 1]) == paired_interval([1, 4], [0, 1])
     assert ratio_interval([1, nan, 4], [2, 5, 1]).count == 2
+    assert ratio_interval([1, 2], [0, 0]).count == 0  # nothing is a share of nothing
 
 
 def test_without_faces_nothing_is_known():

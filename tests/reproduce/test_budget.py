@@ -91,7 +91,8 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path):
 
 def test_metrics_of_the_other_task_are_left_out():
     config = EvaluationConfig(metrics=("psnr", "grid", "psnr_full", "fid"))
-    assert config.metrics_of("mfr") == ("psnr", "grid", "fid")
+    assert EvaluationConfig(metrics=("psnr", "faithfulness")).metrics_of("mfr") == ("psnr",)
+    assert config.metrics_of("mfr") == ("psnr", "grid", "psnr_full", "fid")
     assert config.metrics_of("sr16") == ("psnr", "psnr_full", "fid")
     assert EvaluationConfig().metrics_of("mfr") is None
     assert config.metrics_of("sr16", plain=True) == ("psnr", "psnr_full")
@@ -112,6 +113,11 @@ def test_psnr_is_measured_as_the_paper_does_too(name, task, tmp_path):
     metrics = load_budget(name).config.evaluation.metrics_of(task)
     plan = Plan(data=tmp_path, task=task, out=tmp_path / "out", metrics=metrics)
     assert {"psnr", "psnr_peak1"} <= set(plan.per_face)
+
+
+def test_only_the_paper_budget_compares_at_the_papers_side():
+    found = {name: load_budget(name).config.evaluation.compared for name in NAMES}
+    assert found == {"smoke": 256, "laptop": 256, "paper": 1024}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -106,6 +106,9 @@ def test_faces_that_a_part_needs_are_square(wide, options, trained):
     for part in ("table4", "figure7"):
         with pytest.raises(DataError, match=r"18\.png: expected an aligned square face"):
             reproduce(part, options(data=wide))
+    Image.new("RGB", (256, 256)).save(wide / "00.png")
+    with pytest.raises(DataError, match=r"18\.png: expected an aligned square face"):
+        reproduce("table4", options(data=wide))
     assert trained == []
 
 

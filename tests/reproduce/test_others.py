@@ -106,7 +106,7 @@ def test_files_are_opened_before_anything_is_trained(options, models, tmp_path, 
                 f"{row}.pth",
                 rf"{row}\.pth: would have the row {row}, which the study has itself; ren",
             )
-            for row in ("dafi", "shipped", "pulse", "dre", "input")
+            for row in ("dafi", "shipped", "pulse", "dre", "r1", "input")
         ),
     ],
 )

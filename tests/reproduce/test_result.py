@@ -83,6 +83,7 @@ def test_verdicts_are_said_of_the_reference():
     assert [verdict("psnr", x) for x in (above, below)] == ["better", "worse"]
     assert [verdict("lpips_vgg_caffe", x) for x in (above, below)] == ["worse", "better"]
     assert verdict("psnr", Interval(1.0, -0.1, 2.0, 9)) == "undecided"
+    assert verdict("psnr", Interval(1.0, 1.0, 1.0, 1)) == "undecided"  # of one face
 
 
 def test_without_faces_there_is_no_verdict(table):

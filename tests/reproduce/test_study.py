@@ -74,6 +74,12 @@ def test_another_recipe_is_not_gone_on_with(options, trained):
     with pytest.raises(ConfigError, match=r"recipe\.yaml: images differs from what is asked for"):
         Study(options(images=9)).restoration("mfr", "mfr-dafi", DAFI)
     path = options().out / "runs" / "mfr-dafi" / "recipe.yaml"
+    whole = path.read_text()
+    for damaged in ("", "- 1", "{: bad"):
+        path.write_text(damaged)
+        with pytest.raises(DataError, match=r"recipe\.yaml: is no recipe \(.*\); remove .*dafi to"):
+            Study(options()).restoration("mfr", "mfr-dafi", DAFI)
+    path.write_text(whole)
     moved = yaml.safe_load(path.read_text()) | {"out": "elsewhere", "device": "cuda"}
     path.write_text(yaml.safe_dump(moved))
     Study(options()).restoration("mfr", "mfr-dafi", DAFI)

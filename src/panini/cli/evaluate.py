@@ -51,6 +51,7 @@ class _Wish:
     limit: int | None
     seed: int
     degradations: DegradationsName
+    size: int
     batch: int
     device: str
     overwrite: bool
@@ -58,11 +59,12 @@ class _Wish:
 
 
 def evaluate(
+    ctx: typer.Context,
     data: Annotated[
         Path,
         typer.Option(
             help="True faces, aligned: a tar shard, a folder of shards, or a folder of images of "
-            "at least 256 px."
+            "at least --size px."
         ),
     ],
     out: Annotated[
@@ -120,6 +122,13 @@ def evaluate(
             "paper: the paper's ranges, far stronger; they are judged by no floor."
         ),
     ] = DegradationsName.FLOOR,
+    size: Annotated[
+        int,
+        typer.Option(
+            help="Side at which faces are compared with their truth, px: 256 to 1024. The paper's "
+            "is 1024."
+        ),
+    ] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Faces at a time.")] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[
@@ -131,11 +140,11 @@ def evaluate(
 ) -> None:
     """Degrade faces with fixed seeds, restore them, and compare all with the truth.
 
-    Faces are compared at 256 px by PSNR, SSIM, LPIPS, identity and more, each with a 95 % interval
-    from the bootstrap. For mfr, θ is followed over the downsampling rates 16, 32, 64, 128. For sr16
-    there are PSNR at full size and faithfulness: PSNR between the input and the restored face,
-    reduced again; and a model that is made to agree with its input (panini upscale --consistent) is
-    a system of its own.
+    Faces are compared at --size px by PSNR, SSIM, LPIPS, identity and more, each with a 95 %
+    interval from the bootstrap. For mfr, θ is followed over the downsampling rates 16, 32, 64, 128.
+    For sr16 there are PSNR at full size and faithfulness: PSNR between the input and the restored
+    face, reduced again; and a model that is made to agree with its input (panini upscale
+    --consistent) is a system of its own.
     """
     wish = _Wish(
         models=model,
@@ -148,6 +157,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         degradations=degradations,
+        size=size,
         batch=batch,
         device=device,
         overwrite=overwrite,
@@ -158,6 +168,8 @@ def evaluate(
     try:
         passed = _evaluate(wish)
     except PaniniError as error:
+        if ctx.find_root().params.get("debug"):
+            raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     if check and not passed:
@@ -183,6 +195,7 @@ def _evaluate(wish: _Wish) -> bool:
         degradations=_degradations(wish),
         limit=wish.limit,
         batch=wish.batch,
+        size=wish.size,
         out=wish.out,
         metrics=wish.metrics,
         metrics_dir=wish.metrics_dir,
@@ -321,6 +334,7 @@ def _degradations(wish: _Wish) -> Degradations:
 def _check_decidable(plan: Plan) -> None:
     """Refuse a check of what the floor says nothing about, or of what is not measured."""
     from panini.evaluation.floor import NEEDED
+    from panini.evaluation.sizes import COMPARED_SIZE
 
     if plan.degradations != "floor":
         raise ConfigError(
@@ -331,6 +345,11 @@ def _check_decidable(plan: Plan) -> None:
         raise ConfigError(
             "--check is for faces that are degraded here, as the floor wants them, and not for "
             "ready ones; leave out --check or --lq"
+        )
+    if plan.size != COMPARED_SIZE:
+        raise ConfigError(
+            f"--check is for faces that are compared at {COMPARED_SIZE} px, not at {plan.size}; "
+            "leave out --check or --size"
         )
     missing = [name for name in NEEDED[plan.task] if name not in plan.wanted]
     if missing:

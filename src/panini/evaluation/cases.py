@@ -35,7 +35,8 @@ class Case:
     lq: RgbImage
     """What a system is given: (512, 512, 3) of mfr, (64, 64, 3) of sr16."""
     gt: RgbImage
-    """True face: (512, 512, 3) of mfr; of sr16 (S, S, 3), S at most 1024."""
+    """True face (S, S, 3): of mfr, S is 512, or the plan's size if that is larger; of sr16 its own,
+    at most 1024."""
     params: DegradationParams | None = None
     """What was done to it; None of sr16 and of ready pairs."""
     rates: tuple[RgbImage, ...] = ()
@@ -66,8 +67,8 @@ class _Truth(NamedTuple):
 
     where: str
     """What errors call it."""
-    size: int
-    """Bytes of the encoded image."""
+    mark: tuple[int, int]
+    """Bytes of the encoded image, and a checksum."""
     side: int
     """px."""
 
@@ -92,12 +93,12 @@ class Cases:
         truths = _truths(plan)
         self.keys = list(truths)
         self._lq = None if plan.lq is None else _partners(plan, truths)
-        sizes = [(key, truth.size) for key, truth in truths.items()]
+        marks = [(key, truth.mark) for key, truth in truths.items()]
         if self._lq is not None:
-            sizes += [(key, face.size) for key, face in self._lq.items()]
-        digest = sha256(repr(sizes).encode()).hexdigest()[:12]
+            marks += [(key, face.mark()) for key, face in self._lq.items()]
+        digest = sha256(repr(marks).encode()).hexdigest()[:12]
         self.fingerprint = f"{plan.data.name}, {len(self.keys)} faces, {digest}"
-        """Differs when faces come, go, or change their size in bytes."""
+        """Differs when faces come, go, or change."""
 
     def params(self, key: str) -> DegradationParams | None:
         """What is done to a face, told without making it."""
@@ -140,8 +141,9 @@ class Cases:
 
     def _truth(self, face: Face) -> RgbImage:
         image = face.read()
-        side = DEGRADED_SIZE if self.plan.task == "mfr" else min(image.shape[0], GT_SIZE)
-        return resize(image, side)
+        if self.plan.task == "mfr":
+            return resize(image, max(DEGRADED_SIZE, self.plan.size))
+        return resize(image, min(image.shape[0], GT_SIZE))
 
     def _ready(self, face: Face) -> RgbImage:
         """The input of a ready pair."""
@@ -156,41 +158,41 @@ def random_params(key: str, seed: int, degradations: Degradations) -> Degradatio
 
 def degraded(key: str, gt: RgbImage, seed: int, params: DegradationParams) -> RgbImage:
     """A face under `random_params`; the noise hangs on the name and the seed as well."""
-    return degrade(gt, params, _generator(key, seed, stream=1))
+    return degrade(resize(gt, DEGRADED_SIZE), params, _generator(key, seed, stream=1))
 
 
 def at_rate(key: str, gt: RgbImage, seed: int, rate: float) -> RgbImage:
     """A face under a fixed degradation (σ 1.5 px, noise 5, JPEG 80) at any rate."""
     params = DegradationParams(sigma=1.5, rate=rate, noise=5.0, jpeg=80)
-    return degrade(gt, params, _generator(key, seed, stream=2))
+    return degrade(resize(gt, DEGRADED_SIZE), params, _generator(key, seed, stream=2))
 
 
-def check_face(where: str, image: RgbImage) -> None:
-    """Take aligned faces that can be compared.
+def check_face(face: Face, least: int = COMPARED_SIZE) -> int:
+    """Take an aligned face that can be compared, by the head of its file; its side, px.
 
     Raises:
-        DataError: It is not square, or too small.
+        DataError: It is not square, or smaller than `least` px.
+        ImageError: It is no image.
     """
-    height, width = image.shape[:2]
-    _check_sides(where, width, height)
-
-
-def _check_sides(where: str, width: int, height: int) -> None:
-    if height != width or height < COMPARED_SIZE:
+    width, height = face.pixels()
+    if height != width or height < least:
         raise DataError(
-            f"{where}: expected an aligned square face of at least {COMPARED_SIZE} px, "
+            f"{face.where}: expected an aligned square face of at least {least} px, "
             f"got {width}x{height}; crop it as FFHQ does, or leave it out"
         )
+    return height
 
 
 def _distinct(faces: Iterable[Face]) -> Iterator[Face]:
     """Faces as they come.
 
     Raises:
-        DataError: Two of one name.
+        DataError: Two of one name, or a name that is no text.
     """
     seen: dict[str, str] = {}
     for face in faces:
+        if face.key.encode(errors="ignore").decode() != face.key:
+            raise DataError(f"{face.where!r}: its name is no text in UTF-8; rename it")
         if face.key in seen:
             raise DataError(f"{face.where}: {seen[face.key]} has the same name; rename one of them")
         seen[face.key] = face.where
@@ -205,9 +207,7 @@ def _truths(plan: Plan) -> dict[str, _Truth]:
     """
     found: dict[str, _Truth] = {}
     for face in _distinct(itertools.islice(iter_faces(plan.data), plan.limit)):
-        width, height = face.pixels()
-        _check_sides(face.where, width, height)
-        found[face.key] = _Truth(face.where, face.size, height)
+        found[face.key] = _Truth(face.where, face.mark(), check_face(face, plan.size))
     return found
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from PIL import Image
 
 from panini.decoding import open_image, quiet
 from panini.errors import DataError, ImageError
 from panini.images import RgbImage, find_images, read_rgb
-from panini.shards import decode, iter_members
+from panini.shards import decode, index_members, is_compressed, iter_members
+
+_PLACES, _PLACE = 5, 1024
+"""Of a file that its checksum sees, and bytes of each."""
 
 # What Pillow raises on what is no image.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -27,8 +34,8 @@ class Face:
     """Its name in the data set: of the file or of the shard's member, without suffix."""
     where: str
     """What errors call it."""
-    size: int
-    """Bytes of the encoded image."""
+    mark: Callable[[], tuple[int, int]]
+    """Bytes of the encoded image and a checksum of some of them: tells it from another image."""
     pixels: Callable[[], tuple[int, int]]
     """Width and height, px, as the head of the file tells them: before any turn by EXIF."""
     read: Callable[[], RgbImage]
@@ -83,18 +90,26 @@ def _images(source: Path) -> list[Path]:
 
 
 def _of_shard(shard: Path) -> Iterator[Face]:
-    for name, content in iter_members(shard):
-        yield _of_member(shard, name, content)
+    """Faces that hold their content only where the shard is compressed: it is read once then."""
+    if is_compressed(shard):
+        for name, content in iter_members(shard):
+            yield _of_member(f"{shard}:{name}", name, partial(_same, content))
+    else:
+        for member in index_members(shard):
+            yield _of_member(member.where, member.name, member.read)
 
 
-def _of_member(shard: Path, name: str, content: bytes) -> Face:
-    where = f"{shard}:{name}"
+def _same(content: bytes) -> bytes:
+    return content
+
+
+def _of_member(where: str, name: str, content: Callable[[], bytes]) -> Face:
     return Face(
         key=str(PurePosixPath(name).with_suffix("")),
         where=where,
-        size=len(content),
-        pixels=lambda: _pixels(content, where),
-        read=lambda: decode(BytesIO(content), where),
+        mark=lambda: _mark(BytesIO(content())),
+        pixels=lambda: _pixels(content(), where),
+        read=lambda: decode(BytesIO(content()), where),
     )
 
 
@@ -102,10 +117,28 @@ def _of_file(path: Path) -> Face:
     return Face(
         key=path.stem,
         where=str(path),
-        size=path.stat().st_size,
+        mark=lambda: _mark_of_file(path),
         pixels=lambda: _pixels_of_file(path),
         read=lambda: read_rgb(path),
     )
+
+
+def _mark(file: BinaryIO) -> tuple[int, int]:
+    """Size of a file, and a checksum of places all over it: whole files are too much to read."""
+    size = file.seek(0, os.SEEK_END)
+    checksum = 0
+    for place in range(_PLACES):
+        file.seek(max(size - _PLACE, 0) * place // (_PLACES - 1))
+        checksum = zlib.crc32(file.read(_PLACE), checksum)
+    return size, checksum
+
+
+def _mark_of_file(path: Path) -> tuple[int, int]:
+    try:
+        with path.open("rb") as file:
+            return _mark(file)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _pixels(content: bytes, where: str) -> tuple[int, int]:

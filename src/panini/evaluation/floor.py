@@ -8,6 +8,7 @@ import numpy as np
 
 from panini.evaluation.plan import GRID, THETA
 from panini.evaluation.report import Report
+from panini.evaluation.sizes import COMPARED_SIZE
 from panini.models.panini_net import Task
 
 LATTICE_LIMIT = 1.0
@@ -33,10 +34,11 @@ def verdicts(report: Report, system: str) -> list[Verdict]:
     """The demands that were measured; eyes, teeth and hair are for a person to see.
 
     Returns:
-        None at all for ready pairs and for other degradations than those that the floor is about:
-        weights have neither met nor missed it there, so an empty list is not a pass.
+        None at all for ready pairs, and for other degradations and sizes than those that the floor
+        is about: weights have neither met nor missed it there, so an empty list is not a pass.
     """
-    if report.plan.lq is not None or report.plan.degradations != "floor":
+    plan = report.plan
+    if plan.lq is not None or plan.degradations != "floor" or plan.size != COMPARED_SIZE:
         return []
     demands = _MFR if report.plan.task == "mfr" else _SR16
     return [

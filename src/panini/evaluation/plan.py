@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from panini.errors import ConfigError
+from panini.evaluation.sizes import COMPARED_SIZE, GT_SIZE
 from panini.metrics.judge import LPIPS_KINDS, METRICS
 from panini.models.panini_net import Task
 
@@ -45,6 +46,9 @@ class Plan:
     """Only the first so many faces; None takes all."""
     batch: int = 2
     """Faces at a time."""
+    size: int = COMPARED_SIZE
+    """Side at which faces are compared with their truth, px; the paper's is 1024. Truths must be at
+    least as large, and `GT_SIZE` is the most."""
     metrics: tuple[str, ...] | None = None
     """Some of `known_metrics`, or of `LPIPS_KINDS` for one network of LPIPS; None takes all. Of mfr
     `FULL_SIZE` may be named as well."""
@@ -62,8 +66,12 @@ class Plan:
             raise ConfigError(f"task: expected mfr or sr16, got {self.task!r}")
         if self.batch < 1 or (self.limit is not None and self.limit < 1):
             raise ConfigError(f"expected a batch and a limit of at least 1, got {self}")
+        if not COMPARED_SIZE <= self.size <= GT_SIZE:
+            raise ConfigError(
+                f"size: expected a side from {COMPARED_SIZE} to {GT_SIZE} px, got {self.size}"
+            )
         self._check_degradations()
-        known = (*self._askable, *LPIPS_KINDS)
+        known = (*askable_metrics(self.task), *LPIPS_KINDS)
         for name in self.metrics or ():
             if name not in known:
                 told = ", ".join(known)
@@ -85,13 +93,7 @@ class Plan:
         if self.metrics is None:
             return known_metrics(self.task)
         asked = {"lpips" if name in LPIPS_KINDS else name for name in self.metrics}
-        return tuple(name for name in self._askable if name in asked)
-
-    @property
-    def _askable(self) -> tuple[str, ...]:
-        """Every metric that may be named, in the order of the tables."""
-        known = known_metrics(self.task)
-        return known if FULL_SIZE in known else (*METRICS, FULL_SIZE, *known[len(METRICS) :])
+        return tuple(name for name in askable_metrics(self.task) if name in asked)
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -112,3 +114,9 @@ def known_metrics(task: Task) -> tuple[str, ...]:
     """Every metric that a task is measured by if none is named, in the order of the tables."""
     own = SR16_ONLY if task == "sr16" else (GRID, THETA)
     return (*METRICS, *own, *SETS)
+
+
+def askable_metrics(task: Task) -> tuple[str, ...]:
+    """Every metric of a task that may be named, in the order of the tables."""
+    known = known_metrics(task)
+    return known if FULL_SIZE in known else (*METRICS, FULL_SIZE, *known[len(METRICS) :])

@@ -29,7 +29,7 @@ from panini.degradations import DegradationParams
 from panini.errors import ConfigError, DataError, ImageError
 from panini.evaluation.cases import Cases
 from panini.evaluation.plan import Plan
-from panini.evaluation.sizes import DEGRADED_SIZE
+from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE
 from panini.evaluation.systems import System, identity_of
 from panini.images import RgbImage, write_whole
 from panini.metrics.judge import Judge
@@ -37,6 +37,7 @@ from panini.metrics.judge import Judge
 FILES = ("report.json", "faces.csv", "summary.csv", "report.md", "sheet.png", "report.html")
 """What `output.write_report` puts beside them."""
 _OVERWRITE = "add --overwrite"
+_MAKE_ROOM = "make room there, and run the same command again: it goes on where it stopped"
 _FOLDERS = ("faces", "restored", "features")
 # Files of an evaluation are many, and read once or twice: fast is better than small.
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -94,6 +95,7 @@ class Results:
             "seed": plan.seed,
             "degradations": plan.degradations,
             "limit": plan.limit,
+            "size": plan.size,
             "metrics": list(plan.wanted),
             "networks": judge.names,
             "metrics' weights": judge.weights,
@@ -104,12 +106,12 @@ class Results:
         self.rows = {
             system.name: {
                 row.key: row
-                for row in _read_rows(self._lines(system.name), plan.remedy)
-                if row.key in known
+                for row in _read_rows(self._lines(system.name), plan)
+                if row.key in known and self.picture(system.name, row.key).is_file()
             }
             for system in systems
         }
-        """System → key → what is known."""
+        """System → key → what is known; a face whose picture is gone is restored again."""
 
     def picture(self, system: str, key: str) -> Path:
         """Where a restored face is, or will be."""
@@ -123,11 +125,13 @@ class Results:
         """Write a face; any thread may.
 
         Raises:
-            DataError: Its line cannot be written.
-            ImageError: Its picture cannot be written.
+            DataError: Its picture or its line cannot be written.
         """
         path = self.picture(system, row.key)
-        write_whole(path, _png(picture, path))
+        try:
+            write_whole(path, _png(picture, path))
+        except ImageError as error:
+            raise DataError(f"{error}; {_MAKE_ROOM}") from error
         line = json.dumps(finite(asdict(row)), allow_nan=False) + "\n"
         with self._guard:
             _append(self._lines(system), line.encode())
@@ -159,7 +163,12 @@ class Results:
         write_whole(path, json.dumps(merged, indent=1).encode())
 
     def _lines(self, system: str) -> Path:
-        return self.out / "faces" / f"{_file_name(system)}.jsonl"
+        return lines_file(self.out, system)
+
+
+def lines_file(out: Path, system: str) -> Path:
+    """Where an evaluation in `out` keeps the lines of a system."""
+    return out / "faces" / f"{_file_name(system)}.jsonl"
 
 
 def finite(value: Any) -> Any:
@@ -201,33 +210,34 @@ def _read_plan(path: Path, remedy: str | None) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         # Folders that do not tell were made before there was a choice.
-        asked = {"degradations": "floor"} | dict(known["plan"])
+        asked = {"degradations": "floor", "size": COMPARED_SIZE} | dict(known["plan"])
         return {"plan": asked, "systems": dict(known["systems"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {remedy or _OVERWRITE}") from error
 
 
-def _read_rows(path: Path, remedy: str | None) -> list[FaceRow]:
+def _read_rows(path: Path, plan: Plan) -> list[FaceRow]:
     """Rows of a file; one that was cut off by a killed run is taken away."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole, newline, cut = text.rpartition("\n")
-    if cut:
-        write_whole(path, (whole + newline).encode())
     try:
-        return [_row(json.loads(line)) for line in whole.splitlines()]
-    except (ValueError, KeyError, TypeError) as error:
-        told = f"{path}: not lines of faces ({error}); {remedy or _OVERWRITE}"
+        whole, newline, cut = path.read_text(encoding="utf-8").rpartition("\n")
+        if cut:
+            write_whole(path, (whole + newline).encode())
+        return [_row(json.loads(line), plan.per_face) for line in whole.splitlines()]
+    except (OSError, ValueError, LookupError, TypeError, ConfigError) as error:
+        told = f"{path}: not lines of faces ({error}); {plan.remedy or _OVERWRITE}"
         raise DataError(told) from error
 
 
-def _row(data: Mapping[str, Any]) -> FaceRow:
+def _row(data: Mapping[str, Any], metrics: Sequence[str]) -> FaceRow:
+    if data["params"]:
+        DegradationParams.from_dict(data["params"])  # refuses what it is not
     return FaceRow(
         key=data["key"],
         params=data["params"],
         theta=_number(data["theta"]),
-        scores={name: _number(value) for name, value in data["scores"].items()},
+        scores={name: _number(data["scores"][name]) for name in metrics},
         rates=tuple(map(_number, data["rates"])),
         gt_sharpness=_number(data["gt_sharpness"]),
     )
@@ -258,8 +268,7 @@ def _append(path: Path, line: bytes) -> None:
         with contextlib.suppress(OSError):
             os.truncate(path, whole)
         raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}); make room there, and run the "
-            "same command again: it goes on where it stopped"
+            f"{path}: cannot be written ({error.strerror or error}); {_MAKE_ROOM}"
         ) from error
 
 

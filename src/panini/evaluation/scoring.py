@@ -11,7 +11,7 @@ from torch import Tensor
 from panini.degradations import bilinear_antialias
 from panini.evaluation.cases import Case
 from panini.evaluation.plan import FULL_SIZE, GRID, SR16_ONLY, Plan
-from panini.evaluation.sizes import COMPARED_SIZE, resize
+from panini.evaluation.sizes import resize
 from panini.evaluation.systems import Drawn
 from panini.images import RgbImage, to_tensor, to_uint8
 from panini.metrics.grid import grid_amplitude
@@ -25,7 +25,7 @@ class Scorer:
 
     Args:
         plan: Says which.
-        judge: Those that compare with the truth at `COMPARED_SIZE`.
+        judge: Those that compare with the truth at the plan's size.
     """
 
     def __init__(self, plan: Plan, judge: Judge) -> None:
@@ -40,7 +40,10 @@ class Scorer:
     def __call__(
         self, cases: Sequence[Case], drawn: Sequence[Drawn]
     ) -> tuple[list[list[dict[str, float]]], list[float]]:
-        """Score what would be written: clamped, 8 bits.
+        """Score what would be written: clamped, and 8 bits, but for the lattice.
+
+        That is measured before the rounding, which hides lattices of less than a level in some
+        faces and not in others.
 
         Args:
             cases: N of them.
@@ -50,12 +53,14 @@ class Scorer:
             For each system, N times metric → value; and the sharpness of the N truths.
         """
         truths = [self.tensor([case.gt]) for case in cases]
-        gt = torch.cat([resize(truth, COMPARED_SIZE) for truth in truths])
+        gt = torch.cat([resize(truth, self.plan.size) for truth in truths])
         images = [stored(one.image) for one in drawn]
-        rows = self._judged(gt, [resize(image, COMPARED_SIZE) for image in images])
+        rows = self._judged(gt, [resize(image, self.plan.size) for image in images])
         for own, one, image in zip(rows, drawn, images, strict=True):
             if GRID in self.plan.wanted:
-                for scores, value in zip(own, grid_amplitude(one.image).tolist(), strict=True):
+                for scores, value in zip(
+                    own, grid_amplitude(one.image.clamp(-1, 1)).tolist(), strict=True
+                ):
                     scores[GRID] = value
             if any(name in self.plan.wanted for name in SR16_ONLY):
                 for scores, case, truth, face in zip(own, cases, truths, image, strict=True):

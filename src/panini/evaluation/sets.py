@@ -60,7 +60,10 @@ def feature_network(plan: Plan, cases: Cases) -> FeatureNetwork | None:
     if not wanted or (len(cases.keys) < 2 and plan.metrics is None):
         return None
     if len(cases.keys) < 2:
-        raise DataError(f"{plan.data}: {wanted[0]} needs at least two faces; leave it out")
+        raise DataError(
+            f"{plan.data}: {wanted[0]} needs at least two faces, found one; name more faces, or "
+            "leave it out"
+        )
     return load_feature_network(plan.metrics_dir, plan.device)
 
 

@@ -14,7 +14,7 @@ from panini.evaluation.floor import verdicts
 from panini.evaluation.plan import FULL_SIZE, SETS, THETA, Degradations
 from panini.evaluation.report import MILD_FROM, Report
 from panini.evaluation.results import finite
-from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE
+from panini.evaluation.sizes import DEGRADED_SIZE
 from panini.metrics import DESCRIPTIONS, Description
 from panini.metrics.bootstrap import Interval
 
@@ -282,6 +282,8 @@ def change(line: Line) -> str:
         found, digits = line.change, _digits(line)
         low, high = f"{found.low:+.{digits}f}", f"{found.high:+.{digits}f}"
         return f"{found.mean:+.{digits}f} {unit} [{low}, {high}]"
+    if not line.ratio.count:
+        return NOTHING
     mean, low, high = (
         100 * (value - 1) for value in (line.ratio.mean, line.ratio.low, line.ratio.high)
     )
@@ -291,7 +293,7 @@ def change(line: Line) -> str:
 def notes(report: Report) -> list[str]:
     """What has to be known to read the numbers."""
     plan = report.plan
-    found = [f"Intervals are 95 %, from the bootstrap over faces; compared at {COMPARED_SIZE} px."]
+    found = [f"Intervals are 95 %, from the bootstrap over faces; compared at {plan.size} px."]
     sharpness = report.gt_sharpness
     if sharpness.count:
         interval = f"[{sharpness.low:.4f}, {sharpness.high:.4f}]"
@@ -306,7 +308,7 @@ def notes(report: Report) -> list[str]:
             "the input."
         )
     elif FULL_SIZE in report.metrics:
-        found.append(f"Full size: {DEGRADED_SIZE} px, at which faces are degraded.")
+        found.append(f"Full size: {max(DEGRADED_SIZE, plan.size)} px.")
     if report.set_distances:
         found.append(
             "Distances of sets are biased upwards for few faces: compare within this table only. "

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Values = Sequence[float] | NDArray[np.floating] | NDArray[np.bool_]
 
 _PERCENTILES = (2.5, 97.5)
+_LEAST = 1e-12
+"""A mean below is 0, of which nothing is a share."""
 _FEW = 1 << 22
 """Numbers that are drawn at a time: bounds the memory whatever the set."""
 
@@ -73,11 +75,14 @@ def ratio_interval(a: Values, b: Values, *, seed: int = 0, draws: int = 2000) ->
         seed: Of the draws.
         draws: How often the faces are drawn anew.
 
+    Returns:
+        None of it (no faces) where the mean of b is 0.
+
     Raises:
         ValueError: The numbers of faces differ.
     """
     left, right = _known(a, b)
-    if not left.size:
+    if not left.size or right.mean() < _LEAST:
         return _nothing()
     above, below = _drawn_means((left, right), seed, draws)
     ratio = float(_ratio(left.mean(), right.mean()))
@@ -110,7 +115,7 @@ def _drawn_means(
 
 
 def _ratio(a: NDArray[np.float64] | np.float64, b: NDArray[np.float64] | np.float64) -> NDArray:
-    return np.asarray(a / np.maximum(b, 1e-12))
+    return np.asarray(a / np.maximum(b, _LEAST))
 
 
 def _interval(mean: float, drawn: NDArray[np.float64], count: int) -> Interval:

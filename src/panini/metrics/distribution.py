@@ -67,7 +67,7 @@ class FeatureNetwork:
         Returns:
             (N, D): D is 2048 of Inception, 512 of VGG-16.
         """
-        return self.network(stored(images.to(self.device))).double().cpu().numpy()
+        return self.network(stored(images.to(self.device))).cpu().double().numpy()
 
 
 class KernelDistance(NamedTuple):

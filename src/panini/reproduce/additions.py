@@ -395,3 +395,9 @@ def _effect(report: Report, pair: Pair, name: str, metric: str) -> str:
 
 def _seconds(run: Trained) -> str:
     return NOTHING if run.seconds is None else f"{run.seconds:.0f}"
+
+
+SYSTEMS = frozenset(
+    name for addition in ADDITIONS for name in (addition.name, f"no-{addition.name}")
+)
+"""Rows of these runs, measured in the same folder as table 1."""

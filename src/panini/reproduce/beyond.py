@@ -55,10 +55,14 @@ def _variant_needs(run: str) -> Needs:
     return Needs(runs=runs, compared=frozenset({"mfr"}), faces=1)
 
 
+def _levels_needs(study: Study) -> Needs:
+    heads = study.config.level_faces or study.config.evaluation.faces
+    networks = frozenset[Task]({"mfr"})
+    return Needs(networks=networks, masks=True, compared=networks, faces=1, heads=heads)
+
+
 NEEDS: dict[str, Callable[[Study], Needs]] = {
-    "levels": lambda _: Needs(
-        networks=frozenset({"mfr"}), masks=True, compared=frozenset({"mfr"}), faces=1
-    ),
+    "levels": _levels_needs,
     "pairs": lambda _: Needs(
         encoders=frozenset({"pairs-udrl", "pairs-dasr"}),
         faces=LEAST_FACES,

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from panini.config import Config, load_config
 from panini.errors import ConfigError
-from panini.evaluation.plan import SETS, Degradations, known_metrics
+from panini.evaluation.plan import SETS, Degradations, askable_metrics, known_metrics
+from panini.evaluation.sizes import COMPARED_SIZE, GT_SIZE
 from panini.metrics.judge import LPIPS_KINDS
 from panini.models.panini_net import Task
 from panini.training.degradation import DegradationRunConfig
@@ -32,6 +33,8 @@ class EvaluationConfig(Config):
     """Faces at a time."""
     size: int | None = None
     """Side of the restored faces, px; None = the network's own."""
+    compared: int = Field(default=COMPARED_SIZE, ge=COMPARED_SIZE, le=GT_SIZE)
+    """Side at which faces are compared with their truth, px; the paper's is 1024."""
     metrics: tuple[str, ...] | None = None
     """None = all that a task has."""
     weights_optional: bool = False
@@ -43,20 +46,17 @@ class EvaluationConfig(Config):
     """Of the degradations."""
 
     def metrics_of(self, task: Task, *, plain: bool = False) -> tuple[str, ...] | None:
-        """The metrics without those that only the other task has; None = all.
+        """The metrics without those that the task does not have; None = all.
 
         Args:
             task: Of the evaluation.
             plain: Leave out what needs frozen networks as well.
         """
-        other: Task = "mfr" if task == "sr16" else "sr16"
-        left_out = set(known_metrics(other)) - set(known_metrics(task))
-        if plain:
-            left_out |= WEIGHED
-        elif self.metrics is None:
+        if self.metrics is None and not plain:
             return None
         names = known_metrics(task) if self.metrics is None else self.metrics
-        return tuple(name for name in names if name not in left_out)
+        able = {*askable_metrics(task), *LPIPS_KINDS} - (WEIGHED if plain else set())
+        return tuple(name for name in names if name in able)
 
 
 class PulseRowConfig(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,8 +36,10 @@ DRAWN_SIZE = 256
 
 def figure_needs(study: Study) -> Needs:
     """What figure 7 reads."""
-    faces = 0 if study.options.data is None else 1
-    return Needs(networks=frozenset({"mfr"}), masks=True, faces=faces)
+    needs = Needs(networks=frozenset({"mfr"}), masks=True)
+    if study.options.data is None:
+        return needs
+    return replace(needs, faces=1, heads=study.config.figure_faces)
 
 
 def figure(study: Study) -> list[Path]:

@@ -46,6 +46,9 @@ class Needs:
     """Whether that for mfr has to have masks; where there is none, the run of DAFI stands in."""
     faces: int = 0
     """Least number of faces to compare on."""
+    heads: int | None = 0
+    """Of how many faces the files' heads are looked at before, as far as there are so many; None is
+    all of them."""
     faces_for: str = "what is asked for"
     """What needs so many, for the error."""
     peers: bool = False
@@ -62,10 +65,16 @@ class Needs:
             networks=self.networks | other.networks,
             masks=self.masks or other.masks,
             faces=most.faces,
+            heads=_more(self.heads, other.heads),
             faces_for=most.faces_for,
             peers=self.peers or other.peers,
             taken=self.taken | other.taken,
         )
+
+
+def _more(a: int | None, b: int | None) -> int | None:
+    """The larger number of faces; None is all."""
+    return None if a is None or b is None else max(a, b)
 
 
 def check_needs(study: Study, needs: Needs) -> None:
@@ -152,15 +161,18 @@ def _check_peers(folder: Path, needs: Needs) -> None:
 
 
 def _check_faces(data: Path, needs: Needs) -> None:
-    found = list(itertools.islice(iter_faces(data), needs.faces))
-    if len(found) < needs.faces:
+    most = None if needs.heads is None else max(needs.heads, needs.faces)
+    found = sum(1 for _ in itertools.islice(iter_faces(data), needs.faces))
+    if found < needs.faces:
         raise DataError(
             f"{data}: expected at least {needs.faces} faces for {needs.faces_for}, found "
-            f"{len(found)}; name more faces with --data, or leave that part out: --only names the "
+            f"{found}; name more faces with --data, or leave that part out: --only names the "
             "parts to make"
         )
-    for face in found:
-        check_face(face.where, face.read())
+    for index, face in enumerate(itertools.islice(iter_faces(data), most)):
+        check_face(face)
+        if not index:
+            face.read()
 
 
 def _check_evaluation(study: Study, task: Task) -> None:

@@ -30,7 +30,7 @@ PARTS: dict[str, Callable[[Study], list[Path]]] = {
 """Name → what makes it; table 3 is two rows of table 2, and beyond goes on from table 1."""
 
 NEEDS: dict[str, Callable[[Study], Needs]] = {
-    "table4": lambda _: theta.NEEDS,
+    "table4": theta.theta_needs,
     "figure7": figure_needs,
     **{name: partial(table_needs, name=name) for name in TABLES},
     "beyond": beyond.beyond_needs,

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from panini.errors import ConfigError
+from panini.errors import ConfigError, DataError
 from panini.images import write_whole
 from panini.training.config import RunConfig
 
@@ -37,14 +37,19 @@ def with_networks_of(value: Any, folder: Path) -> Any:
 
 
 def keep_recipe(folder: Path, recipe: RunConfig) -> None:
-    """Write a run's recipe before it starts; refuse to go on with another one."""
+    """Write a run's recipe before it starts.
+
+    Raises:
+        ConfigError: The run was begun with another one.
+        DataError: The recipe that it was begun with is damaged.
+    """
     path = folder / RECIPE
     fields = recipe.model_dump(mode="json")
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, yaml.safe_dump(fields, sort_keys=False).encode())
         return
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = _read(path)
     for place in _PLACES:
         found[place] = fields[place]
     key = first_difference(found, fields)
@@ -53,6 +58,20 @@ def keep_recipe(folder: Path, recipe: RunConfig) -> None:
             f"{path}: {key} differs from what is asked for now; choose another --out, or remove "
             f"{folder} to run it anew"
         )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A recipe that a study wrote."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError("it holds no keys")
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: is no recipe ({reason}); remove {path.parent} to run it anew"
+        ) from error
+    return found
 
 
 def first_difference(a: Any, b: Any, key: str = "") -> str | None:

@@ -116,7 +116,8 @@ def verdict(name: str, difference: Interval) -> str:
     """
     if not difference.count:
         return ""
-    if not difference.low <= 0 <= difference.high:
+    # One face has no spread, so its interval is a point.
+    if difference.count > 1 and not difference.low <= 0 <= difference.high:
         higher = DESCRIPTIONS[name].better == "higher"
         return "better" if (difference.mean > 0) == higher else "worse"
     return "undecided"

@@ -18,6 +18,7 @@ from panini.errors import ConfigError, DataError, TrainingError
 from panini.evaluation import Plan, Report, System
 from panini.evaluation.cases import check_face
 from panini.evaluation.faces import iter_faces
+from panini.evaluation.results import lines_file
 from panini.images import RgbImage, write_whole
 from panini.models.panini_net import PaniniNet, Task
 from panini.reproduce.budget import Budget
@@ -145,9 +146,8 @@ class Study:
             DataError: One is not square, or too small.
         """
         for face in itertools.islice(iter_faces(self.data), count):
-            image = face.read()
-            check_face(face.where, image)
-            yield face.key, image
+            check_face(face)
+            yield face.key, face.read()
 
     def metrics(self, task: Task) -> tuple[str, ...] | None:
         """What is measured; None = all.
@@ -290,7 +290,8 @@ class Study:
 
         Raises:
             TrainingError: The run was halted before its end.
-            DataError: The record of its end is damaged.
+            ConfigError: It was begun with another recipe.
+            DataError: Its recipe, or the record of its end, is damaged.
         """
         folder = self.folder(name)
         keep_recipe(folder, recipe)
@@ -351,7 +352,7 @@ class Study:
 
     def is_measured(self, folder: str, system: str) -> bool:
         """Whether an evaluation knows a system."""
-        return (self.out / "evaluation" / folder / "faces" / f"{system}.jsonl").is_file()
+        return lines_file(self.out / "evaluation" / folder, system).is_file()
 
     def evaluate(
         self,
@@ -402,6 +403,7 @@ class Study:
             degradations=config.degradations if task == "mfr" else "floor",
             limit=faces or config.faces,
             batch=config.batch,
+            size=config.compared,
             out=out,
             metrics=metrics or self.metrics(task),
             metrics_dir=self.options.metrics_dir,

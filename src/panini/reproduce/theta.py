@@ -27,8 +27,6 @@ from panini.reproduce.study import Study
 
 PUBLISHED = [("rate r", "16", "32", "64", "128"), ("θ", "0.43", "0.54", "0.65", "0.73")]
 PARAMETERS = ("low side, px", "σ, px", "noise, levels", "JPEG quality")
-NEEDS = Needs(networks=frozenset({"mfr"}), masks=True, faces=1)
-"""What table 4 reads."""
 DRAWS = 2000
 """Of the bootstrap over faces."""
 
@@ -45,6 +43,12 @@ class Thetas:
     """(faces,): under a random degradation each."""
     numbers: Floats
     """(faces, 4): that degradation, `PARAMETERS`."""
+
+
+def theta_needs(study: Study) -> Needs:
+    """What table 4 reads."""
+    heads = study.config.theta_faces
+    return Needs(networks=frozenset({"mfr"}), masks=True, faces=1, heads=heads)
 
 
 def theta_table(study: Study) -> list[Path]:
