@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from panini.evaluation.plan import Plan
 from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE
 from panini.evaluation.systems import System, identity_of
 from panini.images import RgbImage, write_whole
-from panini.metrics.judge import Judge
+from panini.metrics.judge import METRICS, Judge
 
 FILES = ("report.json", "faces.csv", "summary.csv", "report.md", "sheet.png", "report.html")
 """What `output.write_report` puts beside them."""
@@ -103,10 +103,11 @@ class Results:
         _prepare(plan)
         self._open(wanted, {system.name: identity_of(system) for system in systems})
         known = set(cases.keys)
+        scored = {*judge.metrics, *(name for name in plan.per_face if name not in METRICS)}
         self.rows = {
             system.name: {
                 row.key: row
-                for row in _read_rows(self._lines(system.name), plan)
+                for row in _read_rows(self._lines(system.name), scored, plan.remedy)
                 if row.key in known and self.picture(system.name, row.key).is_file()
             }
             for system in systems
@@ -216,7 +217,7 @@ def _read_plan(path: Path, remedy: str | None) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error}); {remedy or _OVERWRITE}") from error
 
 
-def _read_rows(path: Path, plan: Plan) -> list[FaceRow]:
+def _read_rows(path: Path, scored: Set[str], remedy: str | None) -> list[FaceRow]:
     """Rows of a file; one that was cut off by a killed run is taken away."""
     if not path.exists():
         return []
@@ -224,20 +225,23 @@ def _read_rows(path: Path, plan: Plan) -> list[FaceRow]:
         whole, newline, cut = path.read_text(encoding="utf-8").rpartition("\n")
         if cut:
             write_whole(path, (whole + newline).encode())
-        return [_row(json.loads(line), plan.per_face) for line in whole.splitlines()]
+        return [_row(json.loads(line), scored) for line in whole.splitlines()]
     except (OSError, ValueError, LookupError, TypeError, ConfigError) as error:
-        told = f"{path}: not lines of faces ({error}); {plan.remedy or _OVERWRITE}"
+        told = f"{path}: not lines of faces ({error}); {remedy or _OVERWRITE}"
         raise DataError(told) from error
 
 
-def _row(data: Mapping[str, Any], metrics: Sequence[str]) -> FaceRow:
+def _row(data: Mapping[str, Any], scored: Set[str]) -> FaceRow:
+    scores = dict(data["scores"])
+    if lacking := sorted(scored - scores.keys()):
+        raise ValueError(f"a face has no {lacking[0]}")
     if data["params"]:
         DegradationParams.from_dict(data["params"])  # refuses what it is not
     return FaceRow(
         key=data["key"],
         params=data["params"],
         theta=_number(data["theta"]),
-        scores={name: _number(data["scores"][name]) for name in metrics},
+        scores={name: _number(value) for name, value in scores.items()},
         rates=tuple(map(_number, data["rates"])),
         gt_sharpness=_number(data["gt_sharpness"]),
     )
