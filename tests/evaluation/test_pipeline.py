@@ -223,8 +223,8 @@ def test_a_face_whose_picture_is_gone_is_restored_again(plan: MakePlan, judge, d
     picture.unlink()
     again = run(wish, [one], judge=judge)
     assert picture.is_file()
-    scores = [[row.scores for row in report.rows["one"]] for report in (first, again)]
-    assert scores[0] == scores[1]
+    for before, after in zip(first.rows["one"], again.rows["one"], strict=True):
+        assert before.scores == pytest.approx(after.scores, rel=1e-4)  # batches differ
 
 
 def test_faces_are_compared_at_the_side_that_is_asked_for(
