@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import tarfile
 import zlib
 
@@ -110,6 +111,25 @@ def test_an_index_tells_what_is_wrong(tmp_path):
     path.write_bytes(path.read_bytes()[: 512 + 3000])
     with pytest.raises(DataError, match="not a whole tar file"):
         index_members(path)
+
+
+def test_hidden_members_are_no_faces(tmp_path):
+    face = encode(np.zeros((4, 4, 3), dtype=np.uint8))
+    write_shard(tmp_path / "x.tar", {"./._a.webp": b"of macOS", "./a.webp": face})
+    assert [member.name for member in index_members(tmp_path / "x.tar")] == ["./a.webp"]
+    assert [key for key, _ in iter_shard(tmp_path / "x.tar")] == ["a"]
+
+
+def test_whatever_pillow_raises_is_told(tmp_path, monkeypatch):
+    write_shard(tmp_path / "x.tar", {"a.webp": encode(np.zeros((4, 4, 3), dtype=np.uint8))})
+    for error in (RuntimeError, EOFError, IndexError, struct.error):
+
+        def fails(*_, error=error):
+            raise error("empty image item")
+
+        monkeypatch.setattr(Image, "open", fails)
+        with pytest.raises(DataError, match=r"a\.webp: not a readable image \(empty image item\)"):
+            next(iter_shard(tmp_path / "x.tar"))
 
 
 def test_a_compressed_shard_cannot_be_indexed_but_read(tmp_path):

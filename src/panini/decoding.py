@@ -29,7 +29,8 @@ BAD_EXIF = (struct.error, SyntaxError, ValueError, TypeError, KeyError, OSError,
 # Pillow knows more kinds; those are no photos, and some of them start other programs.
 _KINDS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError, struct.error)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError, struct.error)
+"""What Pillow raises on files that are not as they should be."""
 
 _quiet_lock = threading.RLock()  # Python's filters of warnings belong to the whole process.
 
@@ -74,7 +75,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
         if head[4:8] == b"ftyp" and not heif:
             raise MissingExtraError("heif", f"{path}: reading HEIC") from error
         raise ImageError(_unidentified(path, head)) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if "truncated" in str(error).lower():
             raise ImageError(f"{path}: the image is truncated; copy the file again") from error
         reason = " ".join(str(error).split())

@@ -35,13 +35,14 @@ def degradation_numbers(told: Tensor, params: Tensor) -> Tensor:
     Returns:
         Mean loss, a scalar.
     """
-    truth = torch.stack([params[:, 0], params[:, 1].log2(), params[:, 2], params[:, 3]], dim=1)
-    truth = (truth - truth.new_tensor(_NUMBERS_MIDDLE)) / truth.new_tensor(_NUMBERS_SCALE)
+    sigma, rate, noise, jpeg = params.unbind(1)
+    columns = zip((sigma, rate.log2(), noise, jpeg), _NUMBERS, strict=True)
+    truth = torch.stack([(column - middle) / scale for column, (middle, scale) in columns], dim=1)
     return F.smooth_l1_loss(told, truth.to(told.dtype))
 
 
-_NUMBERS_MIDDLE = (2.25, 3.5, 7.5, 72.0)
-_NUMBERS_SCALE = (1.3, 1.2, 4.3, 13.0)
+_NUMBERS = ((2.25, 1.3), (3.5, 1.2), (7.5, 4.3), (72.0, 13.0))
+"""Middle and scale of each."""
 
 
 def generator_adversarial(fake_logits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from panini.decoding import flatten, planes
+from panini.decoding import DAMAGED, flatten, planes
 from panini.errors import DataError
 
 SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
@@ -105,7 +105,9 @@ _NO_IMAGES = "{}: no images in it; expected members such as KEY.webp"
 
 
 def _is_image(member: tarfile.TarInfo) -> bool:
-    return member.isfile() and PurePosixPath(member.name).suffix.lower() in SUFFIXES
+    name = PurePosixPath(member.name)
+    # macOS puts a hidden "._NAME" with the same suffix beside every file.
+    return member.isfile() and name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
 
 
 @contextmanager
@@ -156,5 +158,5 @@ def decode(file: BytesIO | Path, where: str) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         # Its own words hold an address in memory: the same file would never be the same twice.
         raise DataError(f"{where}: not a readable image (of no known format)") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a readable image ({error})") from error

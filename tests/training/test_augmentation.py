@@ -73,6 +73,14 @@ def test_colours_are_changed_face_by_face(monkeypatch):
     assert 0.1 < out[:, 0, 0, 0].std() < 0.4
 
 
+def test_places_do_not_hang_on_the_precision_around():
+    images = torch.rand(8, 3, 64, 64)
+    whole = augment(images, torch.tensor(1.0), torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = augment(images, torch.tensor(1.0), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(half, whole)
+
+
 def test_gradients_pass():
     images = faces(4).requires_grad_()
     augment(images, torch.tensor(1.0), random()).square().sum().backward()

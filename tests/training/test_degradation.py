@@ -44,7 +44,24 @@ def test_a_run_leaves_an_encoder_that_the_next_stage_reads(recipe):
     state, meta = load_tensors(config.out / WEIGHTS, kind="degradation-encoder")
     net = DegradationEncoder(DegradationEncoderConfig(**meta["config"]))
     net.load_state_dict(state)
-    assert meta["provenance"] == {"udrl_images": 16}
+    assert meta["provenance"] == {"udrl_images": 16, "calibrated": True}
+
+
+def test_the_best_is_calibrated_too(recipe, shard):
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 8, "count": 4}
+    config = recipe(images=16, calibration_images=16, validation=validation)
+    train(config)
+    names = [config.out / WEIGHTS, config.out / "best" / WEIGHTS]
+    (last, own), (best, told) = (load_tensors(path, kind="degradation-encoder") for path in names)
+    assert own["provenance"] == {"udrl_images": 16, "calibrated": True}
+    assert told["provenance"]["calibrated"]
+    if told["provenance"]["udrl_images"] == 16:
+        assert all(torch.equal(last[name], best[name]) for name in last)
+
+
+def test_a_queue_holds_the_keys_of_a_batch(recipe):
+    with pytest.raises(ValueError, match=r"queue_size: expected at least the 4 keys .*, got 3"):
+        recipe(queue_size=3)
 
 
 def test_calibrating_again_gives_the_same_weights(recipe):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from panini.features.vgg16 import VGG16
 from panini.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
 from panini.models.panini_net import PaniniNet
 from panini.models.stylegan2 import (
@@ -56,13 +58,40 @@ def test_parameters_and_memory_are_those_of_the_network(recipe):
 def test_operations_are_those_of_a_forward_pass(recipe):
     from torch.utils.flop_counter import FlopCounterMode
 
-    net = PaniniNet.named("tiny")
-    counter = FlopCounterMode(display=False)
-    with counter:
-        net(torch.zeros(1, 3, 128, 128))
-    found = estimate(recipe())
-    assert found["forward_gflop_a_face"] == pytest.approx(counter.get_total_flops() / 1e9, abs=1e-3)
-    assert found["run_pflop"] == pytest.approx(3e-12 * counter.get_total_flops(), abs=1e-3)
+    def count(net: torch.nn.Module, *arguments: Any) -> int:
+        counter = FlopCounterMode(display=False)
+        with counter:
+            net(*arguments)
+        return counter.get_total_flops()
+
+    net = count(PaniniNet.named("tiny"), torch.zeros(1, 3, 128, 128))
+    config = recipe()
+    (group,) = config.data.groups
+    side = min(config.patch, max(group.scales))
+    judge = count(VGG16(), torch.zeros(1, 3, side, side), ["conv4_3"])
+    found = estimate(config)
+    assert found["forward_gflop_a_face"] == pytest.approx(net / 1e9, abs=1e-3)
+    # Forward, to the input and to the weights; of the judge the truth, forward and to the input.
+    assert found["run_pflop"] == pytest.approx(1e-12 * (3 * net + 3 * judge), abs=1e-3)
+
+
+def test_what_is_drawn_at_times_is_in_the_memory(recipe, tmp_path):
+    small = {"window": 32, "phases": [{"until": 10, "window": 16}]}
+    plain = estimate(recipe(window=32))
+    assert estimate(recipe(**small)) == plain
+    large = estimate(recipe(window=32, phases=[{"until": 10, "window": 64}]))
+    assert large["activations_mb"] > plain["activations_mb"]
+    assert large["run_pflop"] == plain["run_pflop"]
+    # The face's own window, on the steps that compare who it is, and the descriptor.
+    identity = {"weights": tmp_path / "none", "every": 4}
+    known = estimate(recipe(window=32, identity=identity))
+    assert known["activations_mb"] > plain["activations_mb"]
+    assert known["run_pflop"] > plain["run_pflop"]
+
+
+def test_a_judge_keeps_what_its_patch_needs(recipe):
+    large, small = estimate(recipe()), estimate(recipe(patch=32))
+    assert large["activations_mb"] > small["activations_mb"] + 10
 
 
 def test_windows_half_precision_and_batches_count(recipe):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from panini.errors import CheckpointError, DataError, PaniniError
+from panini.errors import CheckpointError, ConfigError, DataError, PaniniError
 from panini.training import degradation, prior, restoration, warmup
 from panini.training.inputs import check_inputs
 
@@ -76,6 +76,15 @@ def test_missing_sources_are_told_with_their_key_and_what_to_do(recipe, shard, k
     assert message.endswith("paths.0: faces: no such file or folder; make it with panini sample")
     message = told(recipe(data=sources("prior_live", "p.pt")), CheckpointError)
     assert "source.paths.0: p.pt: no such file; make it with panini convert" in message
+
+
+def test_a_place_where_nothing_can_be_written_is_told(recipe, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    message = told(recipe(out=tmp_path / "file" / "run"), ConfigError)
+    assert message == f"out: {tmp_path / 'file'}: is a file, expected a folder; name another place"
+    monkeypatch.setattr("panini.training.inputs.os.access", lambda *_: False)
+    message = told(recipe(out=tmp_path / "a" / "b"), ConfigError)
+    assert message == f"out: {tmp_path}: may not be written to; name another place"
 
 
 def test_every_stage_looks_first(recipe, shard_group, kit, tmp_path):

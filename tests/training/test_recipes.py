@@ -63,6 +63,7 @@ def test_papers_recipes_are_the_papers():
         assert (recipe.schedule, recipe.warmup_images, recipe.final_rate) == ("cosine", 0, 1e-3)
         assert recipe.l1_weight == 1.0
         assert (recipe.perceptual.kind, recipe.perceptual.weight) == ("vgg", 1e-2)
+        assert recipe.perceptual.signed
         assert recipe.adversarial is not None
         assert (recipe.adversarial.weight, recipe.adversarial.learning_rate) == (1e-2, 1e-4)
         assert recipe.adversarial.init is not None

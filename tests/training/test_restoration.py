@@ -82,6 +82,21 @@ def test_a_run_trains_encoder_and_fusion_and_leaves_the_average(kit, recipe):
     assert meta["provenance"] == {"init": "tiny.safetensors", "restoration_images": 8}
 
 
+def test_a_run_does_not_go_on_from_another_beginning(kit, recipe, tiny_weights, tmp_path):
+    train(recipe(images=4))
+    moved = tmp_path / "elsewhere" / tiny_weights.name
+    moved.parent.mkdir()
+    moved.write_bytes(tiny_weights.read_bytes())
+    train(recipe(init=moved, images=8))  # the same file on another machine
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(tiny_weights.read_bytes())
+    with pytest.raises(TrainingError) as caught:
+        train(recipe(init=other, images=12))
+    assert f"this run began with init {tiny_weights.name}, the recipe has other." in str(
+        caught.value
+    )
+
+
 def test_the_prior_is_trained_where_the_recipe_says_so(kit, recipe):
     stage = RestorationStage(recipe(train_prior=0.1))
     before = kit.copy_of(stage.net)
@@ -271,6 +286,22 @@ def test_perceptual_term_is_the_squared_error_of_conv4_3(vgg):
     assert restored.grad is not None
     assert restored.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in term.parameters())
+
+
+def test_the_perceptual_term_may_see_colours_as_the_authors_code_does(vgg):
+    torch.manual_seed(0)
+    restored, gt = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
+    plain = Perceptual(PerceptualConfig(vgg=vgg))
+    signed = Perceptual(PerceptualConfig(vgg=vgg, signed=True))
+    # ImageNet's mean and deviation of [0, 1] are taken of what lies in [-1, 1].
+    as_they_are = [plain.judge.prepare(2 * x - 1) for x in (restored, gt)]
+    shift, scale = plain.judge.shift, plain.judge.scale
+    for given, x in zip(as_they_are, (restored, gt), strict=True):
+        expected = 2 * scale * x + (shift - scale)
+        torch.testing.assert_close(given, expected.flip(1))
+    torch.testing.assert_close(signed(restored, gt), plain(2 * restored - 1, 2 * gt - 1))
+    with pytest.raises(ValueError, match="signed is for kind vgg"):
+        PerceptualConfig(kind="lpips", vgg=vgg, heads=vgg, signed=True)
 
 
 def test_the_perceptual_term_is_as_large_with_caffes_weights_as_with_torchvisions(tmp_path):

@@ -542,6 +542,59 @@ def test_what_other_processes_skipped_counts_too(kit, recipe, monkeypatch, image
         fit(OneNumber(strict), strict)
 
 
+def test_damaged_validation_faces_are_counted_among_themselves(kit, recipe, damaged):
+    source = damaged["source"]
+    validation = {"source": source, "every": 8, "count": 9, "batch": 3}
+    with pytest.raises(DataError, match=r"1 of 9 faces cannot be read"):
+        fit(OneNumber(recipe(validation=validation)), recipe(validation=validation))
+    lenient = recipe("lenient").data.model_dump() | {"max_corrupt": 0.9}
+    config = recipe("lenient", validation=validation, data=lenient)
+    fit(OneNumber(config), config)
+    assert kit.state(config)["meta"]["progress"]["skipped"] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"clip_norm": 0.0},
+        {"betas": (1.5, 0.9)},
+        {"warmup_images": -1},
+        {"ema_half_life": -1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_values_that_no_run_could_have_are_refused(recipe, changes):
+    with pytest.raises(ValidationError, match=next(iter(changes))):
+        recipe(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"degradation_weights": (-1.0,)},
+        {"degradation_weights": (0.0,)},
+        {"degradation_weights": (float("nan"),)},
+        {"curriculum": ({"until": 4, "weights": (0.0,)},)},
+    ],
+)
+def test_mixes_that_are_none_are_refused(recipe, changes):
+    with pytest.raises(ValidationError, match=next(iter(changes))):
+        recipe(data=recipe().data.model_dump() | changes)
+
+
+def test_a_place_that_cannot_be_made_is_told(recipe, monkeypatch):
+    config = recipe()
+
+    def refuses(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("panini.training.run.Path.mkdir", refuses)
+    with pytest.raises(TrainingError, match=r"out: .*: cannot be made \(Permission denied\); name"):
+        fit(OneNumber(config), config)
+
+
 def test_a_negative_seed_is_refused(recipe, shard):
     with pytest.raises(ValidationError, match=r"seed\s+Input should be greater than or equal to 0"):
         recipe(seed=-1)

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from panini.config import Config
 from panini.degradations import DegradationRange
+
+
+def _sums_up(weights: tuple[float, ...]) -> tuple[float, ...]:
+    """Weights of which shares can be made."""
+    if not sum(weights) > 0:
+        raise ValueError(f"expected weights with a sum above 0, got {weights}")
+    return weights
+
+
+Weights = Annotated[
+    tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], AfterValidator(_sums_up)
+]
+"""Of a mix, in any unit."""
 
 
 class SourceConfig(Config):
@@ -68,7 +81,7 @@ class GroupConfig(Config):
     """Faces of this group in a batch of one process: the counts are the weights of the mix."""
     gt_size: int = Field(gt=0, multiple_of=64)
     """Side at which the truth is kept, px: a multiple of 64, where windows are cut."""
-    scales: tuple[int, ...] = (256,)
+    scales: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(256,), min_length=1)
     """Sides (of the whole face) at which the losses may compare; one is drawn a step."""
     flip: bool = True
     """Mirror half of the faces; never for faces whose w is used."""
@@ -81,7 +94,7 @@ class DegradationPhase(Config):
 
     until: int = Field(gt=0)
     """Image at which the phase ends."""
-    weights: tuple[float, ...]
+    weights: Weights
     """In place of `degradation_weights`."""
 
 
@@ -94,7 +107,7 @@ class DataConfig(Config):
     only whole faces."""
     degradations: tuple[DegradationConfig, ...] = ()
     """Each face is degraded by one of these, drawn with `degradation_weights`."""
-    degradation_weights: tuple[float, ...] = (1.0,)
+    degradation_weights: Weights = (1.0,)
     curriculum: tuple[DegradationPhase, ...] = ()
     """Other weights for the first images of a run, in the order of `until`."""
     lq_size: int = Field(default=512, gt=0)

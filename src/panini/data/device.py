@@ -74,7 +74,9 @@ class Finisher:
     def _group(
         self, group: GroupConfig, prior: GanPrior | None, raw: RawGroup, key: tuple[int, ...]
     ) -> GroupBatch:
-        lq, gt, w, params = (part.to(self.device, non_blocking=True) for part in raw[:4])
+        # Some devices have no float64.
+        parts = (raw.lq, raw.gt, raw.w, raw.params.float())
+        lq, gt, w, params = (part.to(self.device, non_blocking=True) for part in parts)
         if prior is not None:
             gt, w = self._draw(group, prior, np.random.default_rng([self.seed, *key, 0]))
         by_device = prior is not None or self.config.degrade_on == "device"

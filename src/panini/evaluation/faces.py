@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from panini.decoding import open_image, quiet
+from panini.decoding import DAMAGED, open_image, quiet
 from panini.errors import DataError, ImageError
 from panini.images import RgbImage, find_images, read_rgb
 from panini.shards import decode, index_members, is_compressed, iter_members
@@ -22,8 +22,7 @@ from panini.shards import decode, index_members, is_compressed, iter_members
 _PLACES, _PLACE = 5, 1024
 """Of a file that its checksum sees, and bytes of each."""
 
-# What Pillow raises on what is no image.
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,13 +157,15 @@ def ffhq_to_chip(images: Tensor) -> Tensor:
         raise ValueError(f"expected square faces (N, 3, S, S), got {tuple(images.shape)}")
     left, top, side = chip_window()
     size = images.shape[-1]
-    columns = _resampling(size, left, side).to(images)
-    rows = _resampling(size, top, side).to(images)
+    columns = _resampling(size, left, side, images.device, images.dtype)
+    rows = _resampling(size, top, side, images.device, images.dtype)
     return rows @ images @ columns.T
 
 
 @lru_cache(maxsize=32)
-def _resampling(size: int, start: float, span: float) -> Tensor:
+def _resampling(
+    size: int, start: float, span: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """(150, size) weights that resample [start, start + span] (shares of the side) to 150 px."""
     step = span * size / CHIP_SIZE
     # Kept for later calls: a tensor made in inference mode would be of no use to a loss.
@@ -171,7 +173,7 @@ def _resampling(size: int, start: float, span: float) -> Tensor:
         centres = start * size + (torch.arange(CHIP_SIZE, dtype=torch.float64) + 0.5) * step
         pixels = torch.arange(size, dtype=torch.float64) + 0.5
         weights = (1 - (pixels[None] - centres[:, None]).abs() / max(step, 1.0)).clamp(min=0)
-        return (weights / weights.sum(1, keepdim=True)).float()
+        return (weights / weights.sum(1, keepdim=True)).to(device, dtype)
 
 
 def load_identity(path: str | Path) -> IdentityNet:

@@ -39,11 +39,18 @@ def _block_frequencies(image: Tensor) -> Tensor:
     cosines = torch.cos(math.pi / 8 * steps[:, None] * (steps + 0.5)) / 2
     cosines[0] /= 2**0.5
     filters = torch.einsum("ai,bj->abij", cosines, cosines)[:, :, None].to(image.dtype)
-    luma, blue, red = torch.einsum("dc,nchw->dnhw", image.new_tensor(_YCC), image * 127.5)
+    luma, blue, red = (_mixed(image * 127.5, shares) for shares in _YCC)
     few = filters[:4, :4].flatten(0, 1)
     parts = ((luma, filters.flatten(0, 1)), (blue, few), (red, few))
     found = torch.cat([F.conv2d(x[:, None], f, stride=8) for x, f in parts], dim=1)
     return found / (found.abs() + HALF_LEVELS)
+
+
+def _mixed(image: Tensor, shares: tuple[float, float, float]) -> Tensor:
+    """A weighted sum of the colours, (N, H, W)."""
+    # Not by a tensor of shares: the GPU would be waited for until it is there.
+    red, green, blue = image.unbind(1)
+    return shares[0] * red + shares[1] * green + shares[2] * blue
 
 
 _YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))

@@ -86,11 +86,14 @@ def augment(images: Tensor, share: Tensor, generator: torch.Generator) -> Tensor
     """
     draw = _Draw(images, share, generator)
     theta = _placement(draw, images.shape[-1])
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    placed = F.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
-    return _recolour(placed, draw)
+    # In half precision a place is known to a pixel or two only, and the generator would be judged
+    # on other places than the discriminator learns from.
+    with torch.autocast(images.device.type, enabled=False):
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        placed = F.grid_sample(
+            images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+        return _recolour(placed, draw)
 
 
 class _Draw:
@@ -139,7 +142,7 @@ def _recolour(images: Tensor, draw: _Draw) -> Tensor:
 
     images = images + each(draw.some(draw.normal() * BRIGHTNESS_STD, 0.0))
     images = images * each(draw.some(torch.exp2(draw.normal() * CONTRAST_STD), 1.0))
-    weights = images.new_tensor(GREY)[:, None, None]
-    grey = (images * weights).sum(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    grey = GREY[0] * red + GREY[1] * green + GREY[2] * blue
     saturation = draw.some(torch.exp2(draw.normal() * SATURATION_STD), 1.0)
     return grey + each(saturation) * (images - grey)

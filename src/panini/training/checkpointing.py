@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from panini.checkpoints import load_tensors, save_tensors
+from panini.config import Config
 from panini.errors import CheckpointError, TrainingError
 from panini.training.engine import Engine
 
@@ -46,11 +47,13 @@ class Checkpoints:
     Args:
         out: Folder of the run.
         keep: Newest that stay, beside the best.
+        beginning: Of the recipe.
     """
 
-    def __init__(self, out: Path, keep: int) -> None:
+    def __init__(self, out: Path, keep: int, beginning: Mapping[str, object] | None = None) -> None:
         self.folder = out / FOLDER
         self.keep = keep
+        self.beginning = {key: _named(value) for key, value in (beginning or {}).items()}
 
     def all(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -79,6 +82,7 @@ class Checkpoints:
                     tensors[f"optimizer/{name}/{index}/{key}"] = value
         meta = {
             "progress": asdict(progress),
+            "beginning": self.beginning,
             "groups": {name: _sizes(opt) for name, opt in engine.optimizers.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in engine.scalers.items()},
         }
@@ -98,6 +102,7 @@ class Checkpoints:
         path = found[-1]
         try:
             tensors, meta = load_tensors(path, kind=KIND)
+            self._check_beginning(path, meta.get("beginning", self.beginning))
             _check_names(modules, tensors)
             for name, module in modules.items():
                 module.load_state_dict(_below(tensors, f"module/{name}/"))
@@ -113,10 +118,27 @@ class Checkpoints:
                 "remove it to go on from the checkpoint before it"
             ) from error
 
+    def _check_beginning(self, path: Path, known: Mapping[str, Any]) -> None:
+        for key, value in self.beginning.items():
+            if (found := known.get(key)) != value:
+                raise TrainingError(
+                    f"{path}: this run began with {key} {found}, the recipe has {value}; choose "
+                    "another `out`, or name again what it began with"
+                )
+
     def _prune(self, progress: Progress) -> None:
         for path in self.all()[: -self.keep]:
             if int(path.stem) != progress.best_nimg:
                 path.unlink(missing_ok=True)
+
+
+def _named(value: object) -> Any:
+    """As JSON, and files by their names alone: between legs a run may move to another machine."""
+    if isinstance(value, Config):
+        return {key: _named(getattr(value, key)) for key in type(value).model_fields}
+    if isinstance(value, Path):
+        return value.name
+    return [_named(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
 def _sizes(optimizer: torch.optim.Optimizer) -> list[int]:

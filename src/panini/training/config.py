@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from panini.config import Config
 from panini.data import DataConfig, SourceConfig
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ValidationConfig(Config):
@@ -50,19 +51,19 @@ class RunConfig(Config):
     validation: ValidationConfig | None = None
     """None: nothing is kept as the best."""
     seed: int = Field(default=0, ge=0)
-    learning_rate: float = 1e-3
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     """Peak of the schedule."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the linear warm-up: a half cosine to `final_rate`, or no change."""
     final_rate: float = Field(default=0.01, ge=0, le=1)
     """Learning rate at the end, as a share of the peak."""
-    warmup_images: int = 256
+    warmup_images: int = Field(default=256, ge=0)
     """Images of linear warm-up; 0 = none."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Share, Share] = (0.9, 0.99)
     """Adam's."""
-    clip_norm: float = 1.0
+    clip_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm; .inf = never."""
-    ema_half_life: int = 2000
+    ema_half_life: int = Field(default=2000, ge=0)
     """Images after which a weight's share in the average has halved; 0 = no average."""
     accumulate: int = Field(default=1, gt=0)
     """Batches whose gradients make one step."""
@@ -85,3 +86,8 @@ class RunConfig(Config):
     """Newest checkpoints that stay, beside the best."""
     max_seconds: float | None = Field(default=None, gt=0)
     """Stop with a checkpoint after so many; the same command goes on. None = run to the end."""
+
+    @property
+    def beginning(self) -> dict[str, object]:
+        """What the run begins with: no leg of it may begin with something else."""
+        return {}

@@ -25,7 +25,7 @@ from panini.training.views import crop_pair, view, view_side
 class CriticConfig(Config):
     """What both discriminators have."""
 
-    weight: float = 1e-2
+    weight: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
     """Of the generator's loss."""
     r1_weight: float = Field(default=0.0, ge=0)
     """Of the gradient penalty, γ / 2; 0 = off, as the authors have it."""
@@ -37,8 +37,8 @@ class CriticConfig(Config):
     """Side of the whole face at which patches are cut, px."""
     patch: int = 64
     """Side of the patches, px."""
-    learning_rate: float = 2e-4
-    clip_norm: float = 10.0
+    learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False)
+    clip_norm: float = Field(default=10.0, gt=0)
     """The discriminator's gradients are scaled down to this norm; .inf = never."""
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -18,14 +19,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from panini.checkpoints import save_tensors
+from panini.checkpoints import load_degradation_encoder, load_tensors, save_tensors
 from panini.data import FaceBatches, Finisher, GroupBatch, Start, to_float
 from panini.losses import degradation_numbers, info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
+from panini.training.checkpointing import BEST
 from panini.training.inputs import check_inputs
 from panini.training.run import Engine, RunConfig, Stage, fit, full_disk_told
 
 WEIGHTS = "degradation_encoder.safetensors"
+KIND = "degradation-encoder"
 
 
 class DegradationRunConfig(RunConfig):
@@ -42,7 +45,8 @@ class DegradationRunConfig(RunConfig):
     temperature: float = Field(default=0.07, gt=0)
     """τ of Eq. 4."""
     calibration_images: int = Field(default=512, ge=0)
-    """Faces on which v_DR is scaled at the end (mobile kind); 0 = leave it as it is."""
+    """Faces on which v_DR is scaled at the end (mobile kind); 0 = leave it as it is. Until then
+    the weights in the folder are not calibrated; their provenance says which are."""
     crop: int | None = None
     """Contrast random crops of this side instead of whole faces: cheaper; None = whole."""
     label_weight: float = Field(default=0, ge=0)
@@ -69,6 +73,11 @@ class DegradationRunConfig(RunConfig):
             raise ValueError(
                 f"{key}: kind {self.kind} takes multiples of {step} px, got {side}; "
                 f"try {max(side // step, 1) * step}"
+            )
+        keys = self.data.batch // (2 if self.pairs == "udrl" else 1)
+        if self.queue_size < keys:
+            raise ValueError(
+                f"queue_size: expected at least the {keys} keys of a batch, got {self.queue_size}"
             )
         if self.label_weight and self.data.task != "mfr":
             raise ValueError(f"label_weight: task {self.data.task!r} has no degradation numbers")
@@ -192,10 +201,13 @@ class DegradationStage(Stage):
         return (query @ self.contrast.queue.T > own).float().mean().detach()
 
     def save(self, folder: Path, nimg: int) -> None:
-        """Write the encoder."""
-        meta = {"config": {"kind": self.config.kind}, "provenance": {"udrl_images": nimg}}
-        state = self.encoder.state_dict()
-        save_tensors(state, folder / WEIGHTS, kind="degradation-encoder", meta=meta)
+        """Write the encoder, not calibrated."""
+        _write(self.encoder, folder, {"udrl_images": nimg})
+
+
+def _write(encoder: DegradationEncoder, folder: Path, provenance: Mapping[str, Any]) -> None:
+    meta = {"config": {"kind": encoder.config.kind}, "provenance": dict(provenance)}
+    save_tensors(encoder.state_dict(), folder / WEIGHTS, kind=KIND, meta=meta)
 
 
 def _crop(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
@@ -246,10 +258,21 @@ def train(config: DegradationRunConfig) -> bool:
     done = fit(stage, config, paired=config.pairs == "udrl")
     if done and stage.engine.main and config.kind == "mobile" and config.calibration_images:
         faces = _calibration_faces(config, stage.engine)
-        calibrate(stage.encoder, faces, config.calibration_floor)
-        with full_disk_told(config):
-            stage.save(config.out, config.images)
+        for folder in (config.out, config.out / BEST):
+            if (folder / WEIGHTS).is_file():
+                with full_disk_told(config):
+                    _write_calibrated(folder, faces, config.calibration_floor)
     return done
+
+
+def _write_calibrated(folder: Path, lq: Tensor, floor: float) -> None:
+    """Calibrate the encoder of a folder, once."""
+    provenance = load_tensors(folder / WEIGHTS, kind=KIND)[1]["provenance"]
+    if provenance.get("calibrated"):
+        return
+    encoder = load_degradation_encoder(folder / WEIGHTS).to(lq.device)
+    calibrate(encoder, lq, floor)
+    _write(encoder, folder, {**provenance, "calibrated": True})
 
 
 def _calibration_faces(config: DegradationRunConfig, engine: Engine) -> Tensor:

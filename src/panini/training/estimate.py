@@ -1,13 +1,15 @@
 """What a recipe will need, before it is run: parameters, memory and operations.
 
 The networks are built without memory (on the device "meta"), so that the paper's size can be
-estimated on any machine. Frozen networks that only supervise are not counted.
+estimated on any machine. Frozen networks that supervise have no parameters in it, but their
+operations and what they keep for the backward pass are in: of a light network they are the most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from panini.checkpoints import load_model, load_prior
 from panini.config import load_config
 from panini.errors import CheckpointError, ConfigError
-from panini.features.vgg16 import WIDTHS
+from panini.features.identity import CHIP_SIZE, IdentityNet
+from panini.features.vgg16 import VGG16, WIDTHS
+from panini.metrics.lpips import TAPS as LPIPS_TAPS
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.models.panini_net import PaniniConfig, PaniniNet
 from panini.models.prior import Window
@@ -32,7 +36,7 @@ from panini.training.degradation import DegradationRunConfig
 from panini.training.distillation import DistilConfig, build_student
 from panini.training.network import WEIGHTS, freeze, thaw_anchor, thaw_prior
 from panini.training.prior import GanConfig, PriorRunConfig, discriminator_config, prior_config
-from panini.training.restoration import RestorationRunConfig
+from panini.training.restoration import FACE_WINDOW, RestorationRunConfig
 from panini.training.warmup import WarmupRunConfig
 
 Estimate = dict[str, float | int | str]
@@ -48,10 +52,10 @@ def estimate(config: RunConfig, recipe: Path | None = None) -> Estimate:
 
     Returns:
         `parameters_m` and `trained_m` in millions, with the discriminators; of a forward pass of
-        all of them `forward_gflop_a_face` (two operations a multiply-add); `run_pflop`, three
-        times that for all images; `weights_mb` with the average, gradients and Adam's moments;
-        `activations_mb`, at most, of a batch; `network_of`, the recipe of the stage before, where
-        it was asked. `unknown` says why there is nothing to tell.
+        all of them `forward_gflop_a_face` (two operations a multiply-add); `run_pflop`, of all
+        passes of all images, but for gradient penalties; `weights_mb` with the average, gradients
+        and Adam's moments; `activations_mb` of the batch that keeps most; `network_of`, the recipe
+        of the stage before, where it was asked. `unknown` says why there is nothing to tell.
     """
     try:
         subject = _subject(config, recipe)
@@ -59,18 +63,44 @@ def estimate(config: RunConfig, recipe: Path | None = None) -> Estimate:
         return {"unknown": " ".join(str(error).split())}
     net = subject.net
     flops, saved = _measure(subject.run)
+    saved = max([saved, *(_measure(run)[1] for run in subject.others)])
+    heard, kept = _measure(subject.critics)
+    work = _LEARNING * flops + _CRITIC * heard
+    half = 1.0 if config.precision == "float32" else 0.5
+    # Discriminators are never in half precision.
+    memory = half * saved + kept
+    for judge in subject.judges:
+        judged, seen = _measure(judge.run)
+        work += _JUDGE * judge.share * judged
+        memory += half * seen
     parameters = sum(p.numel() for p in net.parameters())
     averaged = sum(p.numel() for p in (subject.averaged or net).parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    half = 1.0 if config.precision == "float32" else 0.5
     return {
         "parameters_m": round(parameters / 1e6, 3),
         "trained_m": round(trained / 1e6, 3),
-        "forward_gflop_a_face": round(flops / 1e9, 3),
-        "run_pflop": round(3 * flops * config.images / 1e15, 3),
+        "forward_gflop_a_face": round((flops + heard) / 1e9, 3),
+        "run_pflop": round(work * config.images / 1e15, 3),
         "weights_mb": round((parameters + averaged + 3 * trained) * 4 / 1e6, 1),
-        "activations_mb": round(half * saved * config.data.batch / 1e6, 1),
+        "activations_mb": round(memory * config.data.batch / 1e6, 1),
     } | ({"network_of": str(subject.shaped_by)} if subject.shaped_by else {})
+
+
+_LEARNING, _CRITIC, _JUDGE = 3, 8, 3
+"""Passes in units of the forward one; backward is one for the input and one for the weights. A
+network that learns: forward, backward. A discriminator: forward and to the input for the generator,
+then all of it for real and for fake faces. A frozen judge: forward for the truth, forward and to
+the input for what is restored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judge:
+    """A frozen network that supervises."""
+
+    run: Callable[[], object]
+    """Its forward pass on one face."""
+    share: float = 1.0
+    """Of the faces that it sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +108,14 @@ class _Subject:
     """What a recipe trains, and how it runs it."""
 
     net: nn.Module
+    """With the discriminators."""
     run: Callable[[], object]
-    """The forward pass on one face."""
+    """The forward pass on one face, without them."""
+    others: tuple[Callable[[], object], ...] = ()
+    """What else is drawn at times, and may keep more."""
+    critics: Callable[[], object] = lambda: None
+    """The discriminators on one face."""
+    judges: tuple[_Judge, ...] = ()
     averaged: nn.Module | None = None
     """The part that has a moving average; None is all of it."""
     shaped_by: Path | None = None
@@ -99,15 +135,14 @@ def _subject(config: RunConfig, recipe: Path | None) -> _Subject:
 
 
 def _restorer(config: RunConfig, recipe: Path | None) -> _Subject:
-    size, window = None, None
     shape, shaped_by = _shape_of(config, recipe)
     with torch.device("meta"):
         net = freeze(PaniniNet(shape))
     critics = _Critics()
+    views: list[tuple[Window | None, int | None]] = [(None, None)]
     if isinstance(config, RestorationRunConfig):
         critics = _Critics(config.adversarial, config.feature_adversarial)
-        cells, size = config.output_at(config.images)
-        window = Window(top=0, left=0, side=cells)
+        views = _views(config)
         freeze(net, bands=not config.train_bands)
         if config.train_prior:
             thaw_prior(net, config.train_prior_above)
@@ -116,14 +151,44 @@ def _restorer(config: RunConfig, recipe: Path | None) -> _Subject:
         if config.train_degradation_encoder:
             net.degradation_encoder.requires_grad_(True)
     if isinstance(config, WarmupRunConfig):
-        size = 2 * max(net.prior.channels)
+        views = [(None, 2 * max(net.prior.channels))]
     faces = _faces(config.data.lq_size)
+    run, *others = (partial(net, faces, window=window, size=size) for window, size in views)
     return _Subject(
         net=nn.ModuleList([net, critics]),
-        run=lambda: (net(faces, window=window, size=size), critics()),
+        run=run,
+        others=tuple(others),
+        critics=critics,
+        judges=_judges(config) if isinstance(config, RestorationRunConfig) else (),
         averaged=net,
         shaped_by=shaped_by,
     )
+
+
+def _views(config: RestorationRunConfig) -> list[tuple[Window | None, int | None]]:
+    """Window and size of what a run draws: at its end first, then before and beside."""
+    last = config.output_at(config.images)
+    drawn = [last, *(config.output_at(phase.until - 1) for phase in config.phases)]
+    found: list[tuple[Window | None, int | None]] = [
+        (Window(top=0, left=0, side=cells), size) for cells, size in drawn
+    ]
+    if config.identity is not None:
+        found.append((FACE_WINDOW, last[1]))
+    return found
+
+
+def _judges(config: RestorationRunConfig) -> tuple[_Judge, ...]:
+    """The frozen networks of a recipe's losses."""
+    vgg, descriptor = VGG16().to("meta"), IdentityNet().to("meta")
+    cells = config.output_at(config.images)[0]
+    largest = max(max(group.scales) for group in config.data.groups) * cells // Window.level
+    patch = _faces(min(config.patch, largest)).requires_grad_(True)
+    taps = ["conv4_3"] if config.perceptual.kind == "vgg" else list(LPIPS_TAPS)
+    judges = [_Judge(run=lambda: vgg(patch, taps))]
+    if config.identity is not None:
+        chip = _faces(CHIP_SIZE).requires_grad_(True)
+        judges.append(_Judge(run=lambda: descriptor(chip), share=1 / config.identity.every))
+    return tuple(judges)
 
 
 class _Critics(nn.Module):
@@ -158,9 +223,11 @@ def _gan(config: GanConfig) -> _Subject:
         prior = StyleGAN2(shape)
         discriminator = Discriminator(discriminator_config(prior.config))
         z = torch.empty(1, prior.z_dim)
+    faces = _faces(prior.config.size)
     return _Subject(
         net=nn.ModuleList([prior, discriminator]),
-        run=lambda: discriminator(prior(z)),
+        run=lambda: prior(z),
+        critics=lambda: discriminator(faces),
         averaged=prior,
     )
 
@@ -173,7 +240,8 @@ def _student(config: DistilConfig | None) -> _Subject:
     critics = _Critics(config.adversarial)
     return _Subject(
         net=nn.ModuleList([student, critics]),
-        run=lambda: (student.synthesis(student.broadcast(w)), critics()),
+        run=lambda: student.synthesis(student.broadcast(w)),
+        critics=critics,
         averaged=student,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from panini.checkpoints import SPECS
 from panini.config import Config
 from panini.data import SourceConfig
-from panini.errors import CheckpointError, DataError
+from panini.errors import CheckpointError, ConfigError, DataError
 from panini.training.config import RunConfig
 
 _PRIOR = "make it with panini convert, or run panini train prior first"
@@ -29,9 +29,11 @@ def check_inputs(config: RunConfig) -> None:
     """Refuse a recipe whose files are not there, before anything is begun.
 
     Raises:
+        ConfigError: `out` is in a place where nothing can be written.
         DataError: A source is missing.
         CheckpointError: Weights are missing.
     """
+    _check_out(config.out)
     # Weights first: they are the work of the stage before.
     for key, path, owner in sorted(_paths(config, ""), key=lambda entry: _is_data(entry[0])):
         if key == "out" or path.exists() or os.fspath(path) in SPECS:
@@ -44,6 +46,14 @@ def check_inputs(config: RunConfig) -> None:
                 f"{key}: {path}: no such file, and no shipped model; known: {', '.join(SPECS)}"
             )
         raise CheckpointError(f"{key}: {path}: no such file; {_remedy(key, owner)}")
+
+
+def _check_out(out: Path) -> None:
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"out: {there}: is a file, expected a folder; name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"out: {there}: may not be written to; name another place")
 
 
 def _is_data(key: str) -> bool:

@@ -24,6 +24,7 @@ from panini.errors import ConfigError
 from panini.losses import discriminator_adversarial, generator_adversarial, r1_penalty
 from panini.models.stylegan2 import Discriminator, DiscriminatorConfig, StyleGAN2, StyleGAN2Config
 from panini.training.augmentation import Augmentation, AugmentConfig
+from panini.training.config import Share
 from panini.training.distillation import PRIOR, DistilConfig, DistilStage, write_prior
 from panini.training.engine import Engine
 from panini.training.inputs import check_inputs
@@ -99,8 +100,8 @@ class GanConfig(Config):
 class PriorRunConfig(RunConfig):
     """Recipe of the prior stage: exactly one of `gan` and `distil`."""
 
-    betas: tuple[float, float] = (0.0, 0.99)
-    clip_norm: float = CLIP_NORM
+    betas: tuple[Share, Share] = (0.0, 0.99)
+    clip_norm: float = Field(default=CLIP_NORM, gt=0)
     gan: GanConfig | None = None
     """Train a StyleGAN2 on faces."""
     distil: DistilConfig | None = None
@@ -111,6 +112,15 @@ class PriorRunConfig(RunConfig):
         if (self.gan is None) == (self.distil is None):
             raise ValueError("expected exactly one of gan and distil")
         return self
+
+    @property
+    def beginning(self) -> dict[str, object]:
+        """The weights that it begins with."""
+        return {
+            "gan.init": self.gan and self.gan.init,
+            "gan.discriminator_init": self.gan and self.gan.discriminator_init,
+            "distil.teacher": self.distil and self.distil.teacher,
+        }
 
 
 class PathLength(nn.Module):

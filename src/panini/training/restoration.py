@@ -63,18 +63,23 @@ class PerceptualConfig(Config):
     """The perceptual term."""
 
     kind: Literal["vgg", "lpips"] = "vgg"
-    """"vgg": squared error of conv4_3 before its ReLU, as the authors coded it, in the range of
-    torchvision's weights. "lpips": all five blocks under LPIPS's heads."""
+    """"vgg": squared error of conv4_3 before its ReLU, as the authors have it. "lpips": all five
+    blocks under LPIPS's heads."""
     vgg: Path
     """VGG-16 weights: Caffe's as safetensors, or torchvision's in either form."""
     heads: Path | None = None
     """LPIPS heads, for kind lpips."""
-    weight: float = 1e-2
+    weight: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
+    signed: bool = False
+    """For kind vgg: the network, made for colours in [0, 1], is given those in [-1, 1], as in the
+    authors' code. Twice the contrast makes the term about six times larger."""
 
     @model_validator(mode="after")
     def _has_heads(self) -> Self:
         if self.kind == "lpips" and self.heads is None:
             raise ValueError("kind lpips needs the file of its heads, got none")
+        if self.kind == "lpips" and self.signed:
+            raise ValueError("signed is for kind vgg; leave it out")
         return self
 
 
@@ -83,7 +88,7 @@ class IdentityConfig(Config):
 
     weights: Path
     """The descriptor network, safetensors."""
-    weight: float = 0.3
+    weight: float = Field(default=0.3, ge=0, allow_inf_nan=False)
     """Of the loss, on the steps that have it."""
     every: int = Field(default=3, gt=0)
     """Steps between two that have it: the face takes more than half of the frame to draw."""
@@ -107,7 +112,7 @@ class RestorationRunConfig(RunConfig):
     """Weights of stage 2 or of an earlier leg, or a shipped model's name; else `start`."""
     start: StartConfig | None = None
     """A new network from a prior and a degradation encoder, as in the paper; else `init`."""
-    l1_weight: float = 1.0
+    l1_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     perceptual: PerceptualConfig
     adversarial: AdversarialConfig | None = None
     """None: no adversarial loss."""
@@ -178,6 +183,11 @@ class RestorationRunConfig(RunConfig):
                 )
         return self
 
+    @property
+    def beginning(self) -> dict[str, object]:
+        """The weights that it begins with."""
+        return {"init": self.init, "start": self.start}
+
     def output_at(self, nimg: int) -> tuple[int, int | None]:
         """(window's side, face's side) that are drawn after so many images."""
         for phase in self.phases:
@@ -197,11 +207,14 @@ class Perceptual(torch.nn.Module):
             else _load_vgg(config.vgg)
         )
         self.judge.requires_grad_(False).eval()
+        self.signed = config.signed
 
     def forward(self, restored: Tensor, gt: Tensor) -> Tensor:
         """Distance a face, (N,)."""
         if isinstance(self.judge, LPIPS):
             return self.judge(restored, gt)
+        if self.signed:
+            restored, gt = 2 * restored - 1, 2 * gt - 1  # that in [0, 1] becomes what was given
         tap = "conv4_3"
         with torch.no_grad():
             truth = self.judge(gt, [tap])[tap]
@@ -364,9 +377,10 @@ class RestorationStage(Stage):
         around = (left, IDENTITY_SCALE - left - side, top, IDENTITY_SCALE - top - side)
         chips = ffhq_to_chip(F.pad(restored, around))
         truths = torch.cat([_at_size(to_float(part.gt), IDENTITY_SCALE) for part in batch])
+        true_chips = ffhq_to_chip(truths)
         with self.engine.autocast():
             with torch.no_grad():
-                truth = self.identity(ffhq_to_chip(truths))
+                truth = self.identity(true_chips)
             found = self.identity(chips)
         return (found.float() - truth.float()).norm(dim=1).mean()
 

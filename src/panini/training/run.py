@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -83,7 +84,7 @@ class _Run:
 
 def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
     engine = stage.engine
-    checkpoints = Checkpoints(config.out, config.keep)
+    checkpoints = Checkpoints(config.out, config.keep, config.beginning)
     if engine.main:
         checkpoints.clear_partial()
     progress = checkpoints.load(engine, stage.modules)
@@ -96,7 +97,7 @@ def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
     finish = Finisher(config.data, config.seed, engine.device)
     validation = Validation(config, engine, paired=paired) if config.validation else None
     # Only now: what cannot begin leaves no folder.
-    config.out.mkdir(parents=True, exist_ok=True)
+    _make_folder(config.out)
     return _Run(
         stage=stage,
         config=config,
@@ -109,6 +110,15 @@ def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
         log=Log(config, engine, progress.nimg),
         saved=time.monotonic(),
     )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"out: {out}: cannot be made ({error.strerror or error}); name another folder"
+        ) from error
 
 
 def _check_validation(stage: Stage, config: RunConfig) -> None:
@@ -222,7 +232,7 @@ def _validate_when_due(run: _Run, *, at_end: bool) -> bool:
     if not stage.engine.main:
         return True
     stage.engine.check()
-    run.skipped.add(validation.skipped())
+    validation.check_faces()
     figures = validation.judge(stage)
     run.log.write(
         {"nimg": progress.nimg} | {f"validation_{name}": v for name, v in figures.items()},

@@ -10,6 +10,7 @@ from panini.data.device import GroupBatch
 from panini.errors import ConfigError
 from panini.training.config import RunConfig, ValidationConfig
 from panini.training.engine import Engine
+from panini.training.log import SkippedFaces
 from panini.training.stage import Stage
 
 
@@ -41,6 +42,7 @@ class Validation:
         self._check_count()
         self.finish = Finisher(data, self.config.seed, engine.device)
         self.raw: list[list[RawGroup]] = []
+        self.skipped = SkippedFaces(self.dataset.faces, data.max_corrupt)
 
     def _check_count(self) -> None:
         """Refuse more faces than there are: they would come round again."""
@@ -57,9 +59,14 @@ class Validation:
             self.raw = [self.dataset[i] for i in range(self.config.count // self.config.batch)]
         return self.raw
 
-    def skipped(self) -> list[str]:
-        """What was wrong with faces that could not be read."""
-        return [reason for raw in self.batches() for part in raw for reason in part.skipped]
+    def check_faces(self) -> None:
+        """Name the faces that cannot be read.
+
+        Raises:
+            DataError: They are more than `data.max_corrupt` of the source's.
+        """
+        parts = (part for raw in self.batches() for part in raw)
+        self.skipped.add(reason for part in parts for reason in part.skipped)
 
     @torch.no_grad()
     def judge(self, stage: Stage) -> dict[str, float]:

@@ -59,6 +59,11 @@ class WarmupRunConfig(RunConfig):
     """Learning rate of the mask MLPs, as a factor."""
 
     @property
+    def beginning(self) -> dict[str, object]:
+        """The weights that it begins with."""
+        return {"start": self.start}
+
+    @property
     def start(self) -> StartConfig:
         """What the network is made of."""
         return StartConfig(
