@@ -133,11 +133,27 @@ def test_palettes(rgb: np.ndarray, tmp_path: Path) -> None:
     assert load(by_pillow(Image.fromarray(rgb).convert("1"), "TIFF"), tmp_path).grey
 
 
-def test_first_frame_of_several(rgb: np.ndarray, tmp_path: Path) -> None:
+def test_first_frame_of_several(rgb: np.ndarray, tmp_path: Path, caplog) -> None:
     frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
     for kind in ("GIF", "TIFF", "WEBP", "PNG"):
         content = by_pillow(frames[0], kind, save_all=True, append_images=frames[1:])
+        caplog.clear()
         assert deviation(load(content, tmp_path).rgb, rgb) <= 40
+        assert "holds 2 images, of which only the first is read" in caplog.text
+
+
+def test_deep_grey_whose_white_is_zero(deep: np.ndarray, tmp_path: Path) -> None:
+    grey = deep[..., 0]
+    content = by_pillow(Image.fromarray(65535 - grey), "TIFF", tiffinfo={262: 0})
+    photo = load(content, tmp_path)
+    assert photo.deep is not None
+    assert np.array_equal(photo.deep[..., 0], grey)
+
+
+def test_more_than_16_bits_are_refused(tmp_path: Path) -> None:
+    values = np.linspace(0, 2**31 - 1, 64).astype(np.int32).reshape(8, 8)
+    with pytest.raises(ImageError, match="has grey levels of more than 16 bits; save it with 16"):
+        load(by_pillow(Image.fromarray(values), "TIFF"), tmp_path)
 
 
 def test_floats_and_long_integers_become_16_bits(deep: np.ndarray, tmp_path: Path) -> None:

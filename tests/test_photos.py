@@ -224,8 +224,11 @@ def test_suffix_of_the_output(rgb: np.ndarray) -> None:
         suffix_for("a.png", "mp4")
 
 
-def test_arrays_are_taken_as_they_are(rgb: np.ndarray) -> None:
-    assert load_photo(rgb).rgb is rgb
+def test_arrays_are_copied(rgb: np.ndarray) -> None:
+    """Their owner may fill them anew, as a camera does."""
+    photo = load_photo(rgb)
+    assert np.array_equal(photo.rgb, rgb)
+    assert not np.shares_memory(photo.rgb, rgb)
     with pytest.raises(ImageError, match=r"expected a uint8 array"):
         load_photo(rgb[..., 0])
     image = Image.fromarray(rgb)

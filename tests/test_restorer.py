@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -410,8 +412,36 @@ def test_bad_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match=r"a\.png: expected a square aligned face, got 30x40 px"):
         restorer.restore_aligned(tmp_path / "a.png")
     monkeypatch.setattr("panini.photos.MAX_PIXELS", 10_000)
-    with pytest.raises(ImageError, match="upscale 4: 120x160 px is more than"):
+    with pytest.raises(ImageError, match=r"upscale 4: 120x160 px is more .* takes photos of up to"):
         restorer.restore(tmp_path / "a.png", upscale=4)
+    whole = BytesIO()
+    Image.effect_noise((64, 64), 50).save(whole, "JPEG")
+    with pytest.raises(ImageError, match=r"image: is truncated or damaged"):
+        restorer.restore(Image.open(BytesIO(whole.getvalue()[:-400])))
+
+
+def test_a_callers_array_may_change_afterwards() -> None:
+    frame = np.full((64, 64, 3), 200, np.uint8)
+    result = Restorer(Echo(), device="cpu").restore(frame)
+    frame[:] = 0
+    assert np.asarray(result.image).mean() == 200
+
+
+def test_settings_can_be_given_again(astronaut: np.ndarray, face: Face) -> None:
+    restorer = knowing(Echo(), face)
+    first = restorer.restore(astronaut, prior_bias={64: 0.5}, paste=PLAIN)
+    again = restorer.restore(astronaut, prior_bias=first.settings["prior_bias"], paste=PLAIN)
+    assert again.options == first.options
+    with pytest.raises(ConfigError, match="prior_bias: expected a level in px, got 'fine'"):
+        restorer.restore(astronaut, prior_bias={"fine": 1.0})
+
+
+def test_threads_may_share_a_restorer(astronaut: np.ndarray) -> None:
+    restorer = Restorer(Echo(), device="cpu")
+    alone = np.asarray(restorer.restore(astronaut).image)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(restorer.restore, [astronaut] * 4):
+            np.testing.assert_array_equal(np.asarray(result.image), alone)
 
 
 def test_name_of_the_model(tmp_path: Path) -> None:

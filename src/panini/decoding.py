@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from panini.errors import ImageError, MissingExtraError
 
@@ -35,6 +35,10 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError,
 _quiet_lock = threading.RLock()  # Python's filters of warnings belong to the whole process.
 
 ArrayT = TypeVar("ArrayT", bound=NDArray[Any])
+
+
+class UnsupportedError(ValueError):
+    """An image of a kind that is whole, and that the library cannot make a photo of."""
 
 
 class Planes(NamedTuple):
@@ -75,6 +79,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
         if head[4:8] == b"ftyp" and not heif:
             raise MissingExtraError("heif", f"{path}: reading HEIC") from error
         raise ImageError(_unidentified(path, head)) from error
+    except UnsupportedError as error:
+        raise ImageError(f"{path}: {error}") from error
     except DAMAGED as error:
         if "truncated" in str(error).lower():
             raise ImageError(f"{path}: the image is truncated; copy the file again") from error
@@ -213,14 +219,27 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.uint16]:
-    """16-bit integers, or floats in [0, 1] (or [0, 255]), as uint16 (H, W)."""
+    """16-bit integers, or floats in [0, 1] (or [0, 255]), as uint16 (H, W).
+
+    Raises:
+        UnsupportedError: Integers of more bits.
+    """
     if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
+        values = np.asarray(image).astype(np.uint16)
+        # Pillow undoes "white is zero" only for 8 bits.
+        return 65535 - values if _white_is_zero(image) else values
     values = np.asarray(image)
+    if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() <= 65535:
+        raise UnsupportedError("has grey levels of more than 16 bits; save it with 16 or 8")
     if image.mode == "F":
         values = np.nan_to_num(values)
         values = np.rint(values * (65535.0 if values.size and values.max() <= 1.0 else 257.0))
     return np.clip(values, 0, 65535).astype(np.uint16)
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1) == 0
 
 
 def _cmyk_to_rgb(image: Image.Image) -> Image.Image:

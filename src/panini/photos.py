@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from panini.decoding import Planes, check_size, flatten, narrow, open_image, planes, quiet
+from panini.decoding import DAMAGED, Planes, check_size, flatten, narrow, open_image, planes, quiet
 from panini.deep_files import encode_png, encode_tiff, is_deep, read_deep, xmp_text
-from panini.errors import ConfigError
+from panini.errors import ConfigError, ImageError
 from panini.images import (
     FORMATS,
     IMAGE_SUFFIXES,
@@ -122,17 +122,29 @@ def load_photo(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
     if isinstance(source, np.ndarray):
         check_array(source)
         check_size((source.shape[1], source.shape[0]), "image", max_pixels)
-        return Photo(rgb=source)
+        return Photo(rgb=source.copy())  # the caller may fill his array anew
     if isinstance(source, Image.Image):
         check_size(source.size, "image", max_pixels)
-        with quiet():
-            source.load()
-            return _photo(planes(source), source, "")
+        try:
+            with quiet():
+                source.load()
+                return _photo(planes(source), source, "")
+        except DAMAGED as error:
+            reason = " ".join(str(error).split())
+            raise ImageError(f"image: is truncated or damaged ({reason})") from error
     path = Path(source)
     with open_image(path, max_pixels) as image:
+        _tell_of_pages(path, image)
         deep = read_deep(path, image) if is_deep(image) else None
         image.load()
         return _photo(deep or planes(image), image, _suffix(path, image))
+
+
+def _tell_of_pages(path: Path, image: Image.Image) -> None:
+    # An MPO holds a thumbnail or a second eye's view beside the photo: nothing is lost with them.
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format in ("TIFF", "GIF", "WEBP", "PNG"):
+        logger.warning("%s: holds %d images, of which only the first is read", path, pages)
 
 
 def write_photo(path: str | os.PathLike[str], photo: Photo, options: WriteOptions) -> None:
@@ -197,6 +209,12 @@ def suffix_for(source: Photo | str | os.PathLike[str], wanted: str | None = None
     return suffix if suffix in FORMATS and suffix != ".gif" else _LOSSLESS
 
 
+def variation_files(target: Path, count: int) -> list[Path]:
+    """Files of the variations of a photo `target`, then of the sheet that compares them."""
+    named = [target.with_name(f"{target.stem}_v{k + 1}{target.suffix}") for k in range(count)]
+    return [*named, target.with_name(f"{target.stem}_variations.png")]
+
+
 def enlarge(photo: Photo, factor: int) -> Photo:
     """The photo `factor` times as wide and as high (Lanczos), in all its depth and with alpha.
 
@@ -205,8 +223,8 @@ def enlarge(photo: Photo, factor: int) -> Photo:
     """
     if factor == 1:
         return photo
+    check_enlarged(photo, factor)
     size = (photo.size[0] * factor, photo.size[1] * factor)
-    check_size(size, f"upscale {factor}", MAX_PIXELS)
     alpha = None if photo.alpha is None else _lanczos(photo.alpha, size)
     if photo.deep is None:
         larger = Image.fromarray(photo.rgb).resize(size, Image.Resampling.LANCZOS)
@@ -214,6 +232,22 @@ def enlarge(photo: Photo, factor: int) -> Photo:
     channels = [_lanczos(photo.deep[..., c], size) for c in range(1 if photo.grey else 3)]
     deep = np.stack(channels * 3 if photo.grey else channels, axis=2)
     return replace(photo, rgb=narrow(deep), deep=deep, alpha=alpha)
+
+
+def check_enlarged(photo: Photo, factor: int) -> None:
+    """Refuse to enlarge what would be too large.
+
+    Raises:
+        ImageError: It would.
+    """
+    width, height = (side * factor for side in photo.size)
+    if width * height > MAX_PIXELS:
+        most = MAX_PIXELS / factor**2 / 1e6
+        raise ImageError(
+            f"upscale {factor}: {width}x{height} px is more than {MAX_PIXELS / 1e6:.0f} "
+            "megapixels; "
+            f"it takes photos of up to {most:.0f}"
+        )
 
 
 def repaint(photo: Photo, canvas: RgbImage, coverage: NDArray[np.float32] | None) -> Photo:

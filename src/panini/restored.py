@@ -82,7 +82,10 @@ class Restoration:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The whole photo with 8 bits, in its own mode (L, LA, RGB or RGBA) and colour profile."""
+        """The whole photo with 8 bits, in its own mode (L, LA, RGB or RGBA) and colour profile.
+
+        Without EXIF, resolution and the mark that an algorithm altered it: `save` writes those.
+        """
         return self.photo.to_image()
 
     @property

@@ -24,7 +24,7 @@ from panini.faces.select import choose, parse_choice
 from panini.images import ImageSource, RgbImage
 from panini.models.fusion import PerLevel
 from panini.models.panini_net import PaniniNet
-from panini.photos import Photo, load_photo
+from panini.photos import Photo, check_enlarged, load_photo
 from panini.restored import (
     Restoration,
     RestoredFace,
@@ -49,7 +49,7 @@ class Restorer:
         >>> restorer = Restorer.from_pretrained("mobile-mfr")
         >>> restorer.restore("old_photo.jpg").save("restored.png")
 
-    Not for several threads at once: the detector holds state.
+    Several threads may share one: they look for faces one after another.
 
     Args:
         model: A trained network; it is moved to the device, and set to eval mode.
@@ -186,7 +186,7 @@ class Restorer:
             model=self.name,
             consistent=self.consistent,
             upscale=upscale,
-            prior_bias=prior_bias,
+            prior_bias=(prior_bias := self._check_bias(prior_bias)),
             min_face=min_face,
             faces=parse_choice(faces),
             keep_colour=keep_colour,
@@ -194,6 +194,7 @@ class Restorer:
         )
         self._check(options)
         photo = _load(image)
+        check_enlarged(photo, upscale)
         found = choose(
             self.detector.detect(photo.rgb, min_face=min_face), options.faces, photo.size
         )
@@ -234,7 +235,7 @@ class Restorer:
         options = RestoreOptions(
             model=self.name,
             aligned=True,
-            prior_bias=prior_bias,
+            prior_bias=(prior_bias := self._check_bias(prior_bias)),
             keep_colour=keep_colour,
             consistent=self.consistent,
         )
@@ -272,7 +273,7 @@ class Restorer:
         Raises:
             ConfigError: A bad `prior_bias`.
         """
-        self._check_bias(prior_bias)
+        prior_bias = self._check_bias(prior_bias)
         drawer = self.drawers.of(face)
         (drawn,) = drawer.draw([np.asarray(face.lq)], prior_bias, consistent=self.consistent)
         again = replace(face, restored=Image.fromarray(drawn.image), theta=drawn.theta)
@@ -298,9 +299,15 @@ class Restorer:
             raise ConfigError(f"upscale: expected 1, 2 or 4, got {options.upscale}")
         if not (math.isfinite(options.min_face) and options.min_face >= 12):
             raise ConfigError(f"min_face: expected at least 12 px, got {options.min_face}")
-        self._check_bias(options.prior_bias)
 
-    def _check_bias(self, bias: PerLevel) -> None:
+    def _check_bias(self, bias: PerLevel) -> PerLevel:
+        """A bias that the model can take; levels may be text, as `Restoration.settings` has them.
+
+        Raises:
+            ConfigError: It cannot take it.
+        """
+        if isinstance(bias, Mapping):
+            bias = {_level(level): value for level, value in bias.items()}
         for value in bias.values() if isinstance(bias, Mapping) else [bias]:
             if not math.isfinite(value):
                 raise ConfigError(f"prior_bias: expected a finite number, got {value}")
@@ -309,6 +316,7 @@ class Restorer:
             if unknown := sorted(set(bias) - known):
                 levels = ", ".join(map(str, sorted(known)))
                 raise ConfigError(f"prior_bias: no level {unknown[0]}; this model has {levels}")
+        return bias
 
     def _restore_batch(
         self, drawer: Drawer, photo: RgbImage, found: list[Face], prior_bias: PerLevel
@@ -331,6 +339,13 @@ def fit_aligned(photo: Photo, side: int) -> Photo:
     if photo.size == (side, side):
         return photo
     return replace(photo, rgb=bilinear_antialias(photo.rgb, side), deep=None, alpha=None)
+
+
+def _level(level: int | str) -> int:
+    try:
+        return int(level)
+    except ValueError as error:
+        raise ConfigError(f"prior_bias: expected a level in px, got {level!r}") from error
 
 
 def _whole(side: int) -> Face:

@@ -110,6 +110,40 @@ def test_names_that_differ_in_case_only(folder: Path, tmp_path: Path) -> None:
     assert targets(make_plan([folder], out, recursive=True), out) == ["A.jpg", "a-2.jpg"]
 
 
+def test_no_photo_becomes_the_result_of_another(folder: Path, tmp_path: Path) -> None:
+    touch(folder / "a.jpg", folder / "a.png")
+    plan = make_plan([folder], folder, suffix=".png")
+    assert targets(plan, folder) == ["a-2.png", "a.png"]  # the second is told that it is itself
+    touch(tmp_path / "other" / "a.jpg")
+    plan = make_plan([tmp_path / "other" / "a.jpg", folder / "a.jpg"], folder)
+    assert targets(plan, folder) == ["a-2.jpg", "a.jpg"]
+
+
+def test_files_beside_the_results_have_names_of_their_own(folder: Path, tmp_path: Path) -> None:
+    touch(folder / "a.jpg", folder / "a.png", folder / "b.jpg", folder / "p.jpg")
+    touch(folder / "p_v1.jpg")
+    out = tmp_path / "out"
+    plan = make_plan([folder], out, variations=1)
+    names = [job.beside.name for job in plan.jobs]
+    assert names == ["a.jpg.jpg", "a.png.png", "b.jpg", "p.jpg.jpg", "p_v1.jpg"]
+    assert targets(plan, out) == ["a.jpg", "a.png", "b.jpg", "p.jpg", "p_v1.jpg"]
+    assert [job.beside.name for job in make_plan([folder / "p.jpg"], out).jobs] == ["p.jpg"]
+
+
+def test_earlier_results_are_left_out(folder: Path, tmp_path: Path) -> None:
+    touch(folder / "a.jpg", folder / "before" / "a.jpg", folder / "before" / "report.jsonl")
+    out = folder / "after"
+    assert targets(make_plan([folder], out, recursive=True), out) == ["a.jpg"]
+
+
+def test_a_file_of_a_kind_that_is_not_written_is_no_folder(folder: Path, tmp_path: Path) -> None:
+    touch(folder / "a.jpg", folder / "b.jpg")
+    with pytest.raises(ConfigError, match=r"r\.pdf: cannot write '\.pdf' files; use .*folder"):
+        make_plan([folder / "a.jpg"], tmp_path / "r.pdf")
+    out = tmp_path / "photos.2024"
+    assert targets(make_plan([folder / "a.jpg"], out), out) == ["a.jpg"]
+
+
 def test_a_photo_named_twice_is_one_job(folder: Path, tmp_path: Path) -> None:
     touch(folder / "a.jpg")
     plan = make_plan([folder, folder / "a.jpg", folder], tmp_path / "out", recursive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -32,6 +33,15 @@ def test_every_command_has_help(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def test_a_code_page_without_theta_gets_a_mark() -> None:
+    """As Windows has it where the output goes into a file; and the module is the command."""
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "panini", "restore", "--help"]
+    found = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert b"Usage: panini restore" in found.stdout
 
 
 def test_version() -> None:

@@ -58,7 +58,7 @@ def test_parsed(text: str, expected: str | int) -> None:
     assert parse_choice(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "biggest", "²", 0, -2, True])
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "biggest", "²", 0, -2, True, 1.5, None])
 def test_not_a_choice(text: str | int) -> None:
     with pytest.raises(ConfigError, match="expected all, largest, center or a number from 1 on"):
         parse_choice(text)

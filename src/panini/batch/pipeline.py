@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from panini.batch.plan import Job, make_folder
 from panini.batch.report import FACES, FaceRecord, Outcome, Report, Stamp, part_of
-from panini.errors import ImageError, NoFaceError, PaniniError
+from panini.errors import ConfigError, ImageError, NoFaceError, PaniniError
 
 if TYPE_CHECKING:
     from panini.faces.detect import Face, FaceDetector
@@ -76,6 +76,19 @@ class BatchOptions:
     overwrite: bool = False
     """Replace results that are there."""
 
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            ConfigError: They do.
+        """
+        if not self.aligned:
+            return
+        if self.upscale != 1:
+            raise ConfigError("--upscale enlarges the rest of a photo: an aligned face has none")
+        if self.faces != "all":
+            raise ConfigError("--faces chooses among the faces of a photo: an aligned crop is one")
+
     def settings(self) -> dict[str, Any]:
         """All that a result depends on, as JSON values."""
         values = asdict(self)
@@ -121,7 +134,8 @@ def run(
 
     Raises:
         ImageError: The report cannot be written.
-        ConfigError: `consistent` without a network for super-resolution.
+        ConfigError: `consistent` without a network for super-resolution, or options that
+            contradict each other.
     """
     batch = _Batch(restorer, options, report)
     written: deque[Future[Outcome]] = deque()
@@ -176,6 +190,7 @@ class _Batch:
     """The three steps of a photo: read, restore, write."""
 
     def __init__(self, restorer: Restorer, options: BatchOptions, report: Report | None) -> None:
+        options.check()
         self._restorer = restorer.with_consistency(options.consistent)
         self._options = options
         self._report = report
@@ -241,7 +256,7 @@ class _Batch:
                 ),
             )
         if result.faces and options.variations:
-            read.variations = self._vary(result, read.job.target)
+            read.variations = self._vary(result, read.job.beside)
         seconds = time.perf_counter() - start
         if self._detector is not None:
             read.seconds["detect"] = self._detector.seconds
@@ -290,7 +305,7 @@ class _Batch:
         if not result.faces:
             return self._without_face(read, result, part)
         if options.save_faces:
-            self._save_faces(result, job.target)
+            self._save_faces(result, job.beside)
         result.save(part, quality=options.quality, mark=options.mark)
         faces = tuple(FaceRecord.of(face) for face in result.faces)
         return Outcome(job=job, state="done", faces=faces, variations=read.variations)

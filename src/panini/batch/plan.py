@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from panini.errors import ConfigError, ImageError
 from panini.images import FORMATS, IMAGE_SUFFIXES, check_format, find_images
-from panini.photos import suffix_for
+from panini.photos import suffix_for, variation_files
+
+REPORT = "report.jsonl"
+"""Name of the file that says that a folder holds results."""
+_DOCUMENTS = frozenset(
+    (".pdf", ".psd", ".jp2", ".jxl", ".jpe", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw", ".ico")
+)
+"""Suffixes of files that somebody may hope for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +28,13 @@ class Job:
     """The file to read."""
     target: Path
     """The file to write; its suffix is the format."""
+    stem: str = ""
+    """Begins the names of what is written beside it: variations and faces. "" is the target's."""
+
+    @property
+    def beside(self) -> Path:
+        """Name by which files beside the target are called."""
+        return self.target.with_name((self.stem or self.target.stem) + self.target.suffix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +48,18 @@ class Plan:
 
 
 def make_plan(
-    photos: Sequence[Path], out: Path, *, recursive: bool = False, suffix: str | None = None
+    photos: Sequence[Path],
+    out: Path,
+    *,
+    recursive: bool = False,
+    suffix: str | None = None,
+    variations: int = 0,
 ) -> Plan:
     """Find the photos, name their results, and make OUT.
 
-    In a folder, hidden files and folders, linked folders and OUT itself are left out. Two photos
-    that would become one file (a.jpg and a.png as WebP) get names of their own (a.webp, a-2.webp).
+    In a folder, hidden files and folders, linked folders, OUT itself and folders of earlier results
+    are left out. Two photos that would become one file (a.jpg and a.png as WebP) get names of
+    their own (a.webp, a-2.webp), and so does one that would become the file of another photo.
 
     Args:
         photos: Files, and folders.
@@ -46,6 +67,7 @@ def make_plan(
         recursive: Take the folders below a folder too, and keep their tree in OUT.
         suffix: Format of the results (".png"); None keeps each photo's own, where it can be
             written.
+        variations: Of each photo, which are files as well.
 
     Raises:
         ImageError: OUT is a file where a folder is needed, or cannot be made.
@@ -67,14 +89,20 @@ def make_plan(
         return _into_file(list(found), out, suffix, len(photos), problems)
     if out.exists() and not out.is_dir():
         raise ImageError(f"{out}: is a file, expected a folder")
+    if len(found) == 1 and not recursive and not out.exists():
+        _check_not_a_file(out)
+    sources = {_key(source): source for source in found}
     jobs: list[Job] = []
     taken: set[str] = set()
     for source, name in found.items():
-        target = _free(out / _result_name(name, suffix), taken)
+        # Of no photo may the file become the result of another.
+        others = sources.keys() - {_key(source)}
+        target = _free(out / _result_name(name, suffix), taken | others)
+        taken.add(_key(target))
         jobs.append(Job(source=source, target=target))
     if jobs:
         make_folder(out)
-    return Plan(jobs=jobs, problems=problems)
+    return Plan(jobs=_with_stems(jobs, variations), problems=problems)
 
 
 def make_folder(folder: Path) -> None:
@@ -127,7 +155,7 @@ def _photos_below(folder: Path, out: Path, problems: list[str]) -> list[Path]:
 
 
 def _left_out(folder: Path, out: Path) -> bool:
-    return folder.name.startswith(".") or _same(folder, out)
+    return folder.name.startswith(".") or _same(folder, out) or (folder / REPORT).is_file()
 
 
 def _same(first: Path, second: Path) -> bool:
@@ -170,12 +198,40 @@ def _same_format(name: Path, suffix: str) -> bool:
     return FORMATS.get(name.suffix.lower()) is FORMATS[suffix]
 
 
-def _free(target: Path, taken: set[str]) -> Path:
-    """The target, or the first of target-2, target-3, … that is not `taken`, where it is noted."""
+def _free(target: Path, taken: Set[str]) -> Path:
+    """The target, or the first of target-2, target-3, … that is not `taken`."""
     free, number = target, 2
-    # A disk may hold A.jpg and a.jpg to be one file.
-    while str(free).casefold() in taken:
+    while _key(free) in taken:
         free = target.with_stem(f"{target.stem}-{number}")
         number += 1
-    taken.add(str(free).casefold())
     return free
+
+
+def _key(path: Path) -> str:
+    """Equal for paths of one file: a disk may hold A.jpg and a.jpg to be one."""
+    return str(path.resolve()).casefold()
+
+
+def _with_stems(jobs: Sequence[Job], variations: int) -> list[Job]:
+    """Jobs under whose stems no two write the same file beside their targets."""
+    stems = Counter(_key(job.target.with_suffix("")) for job in jobs)
+    targets = {_key(job.target) for job in jobs}
+
+    def clashes(job: Job) -> bool:
+        files = variation_files(job.target, variations) if variations else []
+        beside = {_key(path) for path in files}
+        return stems[_key(job.target.with_suffix(""))] > 1 or bool(beside & targets)
+
+    return [replace(job, stem=job.target.name) if clashes(job) else job for job in jobs]
+
+
+def _check_not_a_file(out: Path) -> None:
+    """Refuse a folder that was meant to be a file of a kind that is not written.
+
+    Raises:
+        ConfigError: It is named like one.
+    """
+    suffix = out.suffix.lower()
+    if suffix in IMAGE_SUFFIXES | _DOCUMENTS:
+        known = " ".join(sorted(FORMATS))
+        raise ConfigError(f"{out}: cannot write '{suffix}' files; use one of {known}, or a folder")

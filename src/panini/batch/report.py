@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
-from panini.batch.plan import Job, make_folder
+from panini.batch.plan import REPORT, Job, make_folder
 from panini.errors import ImageError
 from panini.images import OUTPUT_SUFFIXES
 
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from panini.restored import RestoredFace
 
 State = Literal["done", "copied", "skipped", "failed"]
-
-FILE_NAME = "report.jsonl"
-"""Of the report, in the folder of the results."""
 
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(OUTPUT_SUFFIXES))
 PART = re.compile(
@@ -145,7 +142,7 @@ class Report:
         make_folder(folder)
         self._folder = folder
         self._settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
-        self._path = folder / FILE_NAME
+        self._path = folder / REPORT
         self._guard = threading.Lock()
         try:
             self._file = self._path.open("a+b")

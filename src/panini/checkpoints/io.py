@@ -112,14 +112,25 @@ def load_tensors(
         return {name: file.get_tensor(name) for name in wanted}, header.meta
 
 
+def check_is_file(path: Path) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        CheckpointError: It is missing, or a folder.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder, expected a file of weights")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+
+
 def read_header(path: Path) -> Header | None:
     """Kind, metadata and shapes of a weights file; None if it is not one of ours.
 
     Raises:
         CheckpointError: The file is missing, or a damaged safetensors file.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    check_is_file(path)
     if path.suffix != ".safetensors" and not is_safetensors(path):
         return None
     with _reading(path):

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from panini.checkpoints.io import is_safetensors
+from panini.checkpoints.io import check_is_file, is_safetensors
 from panini.checkpoints.pickle_names import Module, Storage, UnsafeError, text_of
 from panini.checkpoints.pickles import Budget, Machine, Reader
 from panini.errors import CheckpointError
@@ -77,8 +77,7 @@ def read_tree(path: Path) -> Any:
         CheckpointError: The file is missing, damaged, hostile, or none of these.
     """
     with reading(path):
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file")
+        check_is_file(path)
         if is_safetensors(path):
             return _read_safetensors(path)
         data = _map(path)

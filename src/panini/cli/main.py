@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 from typing import Annotated, Any
@@ -29,6 +30,14 @@ from panini.errors import PaniniError
 
 class OneLineErrors(TyperGroup):
     """Tells a user's mistake in one line instead of a traceback (unless `--debug`)."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run; help is written here too."""
+        # Redirected on Windows, they take one code page, which has no θ: a mark stands for it.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""

@@ -42,7 +42,6 @@ from panini.cli.options import (
     Variations,
     WithoutFace,
 )
-from panini.errors import ConfigError
 
 if TYPE_CHECKING:
     from panini.batch import BatchOptions, FaceRecord, Job, Outcome, Report
@@ -104,9 +103,9 @@ def restore(
         metrics_dir=metrics_dir,
         overwrite=overwrite,
     )
-    _check(options)
+    options.check()
     suffix = f".{format_.lower().removeprefix('.')}" if format_ else None
-    plan = make_plan(photos, out, recursive=recursive, suffix=suffix)
+    plan = make_plan(photos, out, recursive=recursive, suffix=suffix, variations=variations)
     for problem in plan.problems:
         complain(problem)
     if not plan.jobs:
@@ -115,16 +114,6 @@ def restore(
         failed = _restore_all(plan.jobs, report, (model, device), options)
     if failed or plan.problems:
         raise typer.Exit(1)
-
-
-def _check(options: BatchOptions) -> None:
-    """Refuse options that contradict each other."""
-    if not options.aligned:
-        return
-    if options.upscale != 1:
-        raise ConfigError("--upscale enlarges the rest of a photo: an aligned face has none")
-    if options.faces != "all":
-        raise ConfigError("--faces chooses among the faces of a photo: an aligned crop is one")
 
 
 def _report(out: Path, model: str, options: BatchOptions) -> Report:
@@ -187,7 +176,7 @@ def _tell(outcome: Outcome, *, named: bool) -> None:
         count = f"{len(outcome.faces)} face{'s' * (len(outcome.faces) > 1)}"
         thetas = told_thetas(outcome.faces, named=named)
         line = f"{outcome.job.source} -> {outcome.job.target}: {count}, {thetas}"
-        if varied := outcome.variations:
+        if (varied := outcome.variations) and len(varied["photos"]) > 1:
             line += (
                 f"; variations differ by {varied['least_distance']:.3g} {varied['measure']} or more"
             )

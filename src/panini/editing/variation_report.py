@@ -17,6 +17,7 @@ from panini.editing.pictures import balanced, close_up, heat_map, png, sheet
 from panini.editing.variation import Variations, vary
 from panini.errors import ConfigError
 from panini.images import RgbImage, check_output, to_tensor, write_whole
+from panini.photos import variation_files
 from panini.restored import Restoration, RestoredFace
 from panini.restorer import Restorer
 
@@ -119,10 +120,7 @@ def write_variations(
     """
     if not restoration.faces:
         raise ConfigError(f"{target}: variations need a face, and none was found")
-    photos = [
-        target.with_name(f"{target.stem}_v{k}{target.suffix}") for k in range(1, options.count + 1)
-    ]
-    comparison = target.with_name(f"{target.stem}_variations.png")
+    *photos, comparison = variation_files(target, options.count)
     for path in (*photos, comparison):
         check_output(path, overwrite=options.overwrite)
     lpips = None if options.lpips_dir is None else _load_lpips(options.lpips_dir, restorer)

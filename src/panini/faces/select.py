@@ -42,7 +42,7 @@ def parse_choice(text: str | int) -> str | int:
         if not (name.isascii() and name.isdigit()):
             raise _bad_choice(text)
         text = int(name)
-    if isinstance(text, bool) or text < 1:
+    if isinstance(text, bool) or not isinstance(text, int) or text < 1:
         raise _bad_choice(text)
     return text
 

@@ -219,7 +219,9 @@ class Service:
         photo = load_photo(path, max_pixels=self.limits.max_pixels)
         restorer = self.restorer.with_consistency(request.consistent)
         if request.aligned:
-            return restorer.restore_aligned(photo, prior_bias=request.prior_bias)
+            return restorer.restore_aligned(
+                photo, prior_bias=request.prior_bias, keep_colour=request.keep_colour
+            )
         return restorer.restore(
             photo,
             upscale=request.upscale,
