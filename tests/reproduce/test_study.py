@@ -79,6 +79,11 @@ def test_another_recipe_is_not_gone_on_with(options, trained):
         path.write_text(damaged)
         with pytest.raises(DataError, match=r"recipe\.yaml: is no recipe \(.*\); remove .*dafi to"):
             Study(options()).restoration("mfr", "mfr-dafi", DAFI)
+    # A recipe of an earlier version lacks what has been added since.
+    earlier = yaml.safe_load(whole)
+    del earlier["perceptual"]["signed"]
+    path.write_text(yaml.safe_dump(earlier))
+    Study(options()).restoration("mfr", "mfr-dafi", DAFI)
     path.write_text(whole)
     moved = yaml.safe_load(path.read_text()) | {"out": "elsewhere", "device": "cuda"}
     path.write_text(yaml.safe_dump(moved))

@@ -7,6 +7,7 @@ has it not, that run is one of the two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -265,6 +266,28 @@ def _mask_rate(study: Study, base: RestorationRunConfig) -> Sides:
     return {"mask_rate": 1.0}, {"mask_rate": fast}
 
 
+def _jitter(study: Study, base: RestorationRunConfig) -> Sides:
+    """Brightness, contrast and saturation by up to a tenth, each on its own."""
+    plain, varied = (
+        _with_groups(
+            base,
+            tuple(group.model_copy(update={"colour_jitter": by}) for group in base.data.groups),
+        )
+        for by in (0.0, 0.1)
+    )
+    return {"data": plain}, {"data": varied}
+
+
+def _clip(study: Study, base: RestorationRunConfig) -> Sides:
+    ours = base.clip_norm if math.isfinite(base.clip_norm) else 1.0
+    return {"clip_norm": math.inf}, {"clip_norm": ours}
+
+
+def _climb(study: Study, base: RestorationRunConfig) -> Sides:
+    """The learning rate climbs to its peak over the first images."""
+    return {"warmup_images": 0}, {"warmup_images": base.warmup_images or max(1, base.images // 8)}
+
+
 def _warmup(study: Study, base: RestorationRunConfig) -> Sides:
     """Half of the images are stage 2's."""
     init = study.folder(WARMUP_RUN) / WEIGHTS
@@ -289,6 +312,9 @@ ADDITIONS = (
     Addition("curriculum", "curriculum of degradations", "data.curriculum", _curriculum),
     Addition("prior-faces", "faces of the prior in the mix", "kind: prior_live", _prior_faces),
     Addition("mask-rate", "masks learn faster", "mask_rate", _mask_rate),
+    Addition("jitter", "colours of the faces varied", "colour_jitter", _jitter),
+    Addition("clip", "gradients clipped", "clip_norm", _clip),
+    Addition("climb", "learning rate that climbs first", "warmup_images", _climb),
     Addition("warmup-first", "half of the run is warm-up", "panini train warmup", _warmup),
     Addition("transfer", "a start from a trained network", "transfer", _transfer),
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from panini.config import validated
 from panini.errors import ConfigError, DataError
 from panini.images import write_whole
 from panini.training.config import RunConfig
@@ -49,7 +50,8 @@ def keep_recipe(folder: Path, recipe: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, yaml.safe_dump(fields, sort_keys=False).encode())
         return
-    found = _read(path)
+    # As a recipe: what was not there to be set when it was written has its default.
+    found = validated(_read(path), type(recipe), str(path)).model_dump(mode="json")
     for place in _PLACES:
         found[place] = fields[place]
     key = first_difference(found, fields)
