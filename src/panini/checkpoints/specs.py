@@ -28,7 +28,7 @@ class Spec:
 SPECS: dict[str, Spec] = {
     "mobile-mfr": Spec(
         file="mobile-mfr.safetensors",
-        sha256="e51b95b648f76e795eb707ad86cc1ff41aa66a71bfc8392019ee41893c6546b2",
+        sha256="5871d7c258885c9b194960ee1c4a607480bfee1620111eb873d6019501cce8fa",
         licence="research and non-commercial use only, see NOTICE",
     ),
     "mobile-sr16": Spec(
