@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "panini"
 
 # Top to bottom. A module may import its own layer (without a circle) and those below.
 LAYERS = [
+    {"__main__"},
     {"cli", "web"},
     {
         *("drawing", "restored", "restorer", "upscaler", "editing", "batch", "training"),

@@ -35,6 +35,7 @@ RUNS = {
     *("mfr-no-windows", "mfr-windows", "mfr-growing", "mfr-no-lpips"),
     *("mfr-no-r1", "mfr-r1", "mfr-features", "mfr-no-average", "mfr-curriculum"),
     *("mfr-prior-faces", "mfr-no-mask-rate", "mfr-warmup", "mfr-warmup-first"),
+    *("mfr-jitter", "mfr-no-clip", "mfr-climb"),
 }
 
 

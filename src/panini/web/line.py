@@ -71,12 +71,12 @@ class Line:
         with self._lock:
             if self._inside > self.queue:
                 raise BusyError(self.waiting, math.ceil(self._last * self._inside))
+            # Under the lock, so that who counts first is first in line.
+            try:
+                future = self._workers.submit(self._timed, job)
+            except RuntimeError as error:
+                raise ServiceError("the server is stopping") from error
             self._inside += 1
-        try:
-            future = self._workers.submit(self._timed, job)
-        except RuntimeError as error:
-            self._leave()
-            raise ServiceError("the server is stopping") from error
         future.add_done_callback(self._leave)
         return future
 
