@@ -12,14 +12,8 @@ from panini.errors import ConfigError
 _log = logging.getLogger(__name__)
 
 # glibc's mallopt(3): parameter → value. A gigabyte is more than any layer's output.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
-_SETTINGS = {
-    _M_MMAP_THRESHOLD: 1 << 30,
-    _M_TRIM_THRESHOLD: 1 << 30,
-    _M_TOP_PAD: 1 << 26,
-    # Else every thread of a service would keep a peak of its own.
-    _M_ARENA_MAX: 1,
-}
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_SETTINGS = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: 1 << 30, _M_TOP_PAD: 1 << 26}
 
 
 @lru_cache(maxsize=1)

@@ -59,6 +59,15 @@ def train(
     if int(os.environ.get("RANK", "0")) == 0:
         state = "weights and log" if done else "not at its end, go on with the same command: run"
         typer.echo(f"{state} in {resolved.out}")
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """Part from the other processes: a process that ends inside a group may be aborted."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _stage(name: StageName) -> tuple[Any, Any]:
