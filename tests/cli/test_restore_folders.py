@@ -29,7 +29,7 @@ def wait_at_the_third(jobs, restorer, options, *, report=None, stop):
     def slow(photo, **words):
         calls.append(photo)
         if len(calls) == 3:
-            print("AT THE THIRD", flush=True)
+            print("AT THE THIRD\\n", end="", flush=True)
             while not stop():
                 time.sleep(0.02)
         return restore(photo, **words)
@@ -40,14 +40,15 @@ from panini.cli.main import app
 app()
 """
 
-# The command, but the third result never gets its name.
+# The command, but the third result never gets its name. Another thread prints meanwhile: a line and
+# its end are written at once.
 STUCK = """
 import time
 from pathlib import Path
 replace = Path.replace
 def slow(part, target):
     if Path(target).name == "2.png":
-        print("AT THE THIRD", flush=True)
+        print("AT THE THIRD\\n", end="", flush=True)
         time.sleep(1000)
     return replace(part, target)
 Path.replace = slow
