@@ -18,8 +18,8 @@ T = TypeVar("T")
 class Line:
     """Runs one job at a time, in the order in which they came, in a thread of its own.
 
-    The detector and the network are not for several threads at once: whatever touches them goes
-    through here.
+    A network takes every core that it is given, and memory with it: whatever draws goes through
+    here.
 
     Args:
         queue: Jobs that may wait while one runs.
