@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panini.cli.logs import show_log
-from panini.errors import ConfigError, PaniniError
+from panini.cli.logs import errors_in_a_line, show_log
+from panini.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -165,13 +165,8 @@ def evaluate(
     )
     # The bar counts faces, and what comes after the last takes time.
     show_log(stderr=True)
-    try:
+    with errors_in_a_line(ctx, code=2):
         passed = _evaluate(wish)
-    except PaniniError as error:
-        if ctx.find_root().params.get("debug"):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     if check and not passed:
         raise typer.Exit(1)
 

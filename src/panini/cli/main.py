@@ -17,6 +17,7 @@ from panini.cli.evaluate import evaluate
 from panini.cli.explain import explain
 from panini.cli.info import info
 from panini.cli.init import init
+from panini.cli.logs import errors_in_a_line
 from panini.cli.probe import probe
 from panini.cli.push import push
 from panini.cli.reproduce import reproduce
@@ -25,7 +26,6 @@ from panini.cli.sample import sample
 from panini.cli.serve import serve
 from panini.cli.train import train
 from panini.cli.upscale import upscale
-from panini.errors import PaniniError
 
 
 class OneLineErrors(TyperGroup):
@@ -41,13 +41,8 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        try:
+        with errors_in_a_line(ctx, code=1):
             return super().invoke(ctx)
-        except PaniniError as error:
-            if ctx.params.get("debug"):
-                raise
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from panini.cli.logs import show_log
-from panini.errors import PaniniError
+from panini.cli.logs import errors_in_a_line, show_log
 
 
 def reproduce(
@@ -84,7 +83,7 @@ def reproduce(
 
     show_log()
     keep_memory()
-    try:
+    with errors_in_a_line(ctx, code=2):
         options = Options(
             budget=load_budget(budget),
             out=out,
@@ -99,10 +98,5 @@ def reproduce(
             command=shlex.join(["panini", *sys.argv[1:]]),
         )
         files = run(what, options)
-    except PaniniError as error:
-        if ctx.find_root().params.get("debug"):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     for path in files:
         typer.echo(str(path))
