@@ -160,6 +160,23 @@ def planes(image: Image.Image) -> Planes:
     return Planes(np.ascontiguousarray(rgba[..., :3]), None, rgba[..., 3].copy(), grey)
 
 
+def planes_in_memory(image: Image.Image) -> Planes:
+    """The pixels of an image that a caller has, decoded if they are not yet.
+
+    Raises:
+        ImageError: It is damaged, or of a kind that is not read.
+    """
+    try:
+        with quiet():
+            image.load()
+            return planes(image)
+    except UnsupportedError as error:
+        raise ImageError(f"image: {error}") from error
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())
+        raise ImageError(f"image: is truncated or damaged ({reason})") from error
+
+
 def deep_planes(
     deep: NDArray[np.uint16], alpha: NDArray[np.uint16] | None = None, how: int = 1
 ) -> Planes:

@@ -25,7 +25,7 @@ from panini.decoding import (
     flatten,
     open_image,
     planes,
-    quiet,
+    planes_in_memory,
     register_heif,
 )
 from panini.errors import ImageError, MissingExtraError
@@ -115,8 +115,7 @@ def load_image(source: ImageSource) -> RgbImage:
     """
     if isinstance(source, Image.Image):
         check_size(source.size, "image", MAX_PIXELS)
-        with quiet():
-            pixels = planes(source)
+        pixels = planes_in_memory(source)
         return flatten(pixels.rgb, pixels.alpha)
     if isinstance(source, np.ndarray):
         check_array(source)

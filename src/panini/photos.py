@@ -28,7 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from panini.decoding import DAMAGED, Planes, check_size, flatten, narrow, open_image, planes, quiet
+from panini.decoding import (
+    Planes,
+    check_size,
+    flatten,
+    narrow,
+    open_image,
+    planes,
+    planes_in_memory,
+    quiet,
+)
 from panini.deep_files import encode_png, encode_tiff, is_deep, read_deep, xmp_text
 from panini.errors import ConfigError, ImageError
 from panini.images import (
@@ -125,13 +134,9 @@ def load_photo(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
         return Photo(rgb=source.copy())  # the caller may fill his array anew
     if isinstance(source, Image.Image):
         check_size(source.size, "image", max_pixels)
-        try:
-            with quiet():
-                source.load()
-                return _photo(planes(source), source, "")
-        except DAMAGED as error:
-            reason = " ".join(str(error).split())
-            raise ImageError(f"image: is truncated or damaged ({reason})") from error
+        pixels = planes_in_memory(source)
+        with quiet():
+            return _photo(pixels, source, "")
     path = Path(source)
     with open_image(path, max_pixels) as image:
         _tell_of_pages(path, image)
@@ -244,9 +249,8 @@ def check_enlarged(photo: Photo, factor: int) -> None:
     if width * height > MAX_PIXELS:
         most = MAX_PIXELS / factor**2 / 1e6
         raise ImageError(
-            f"upscale {factor}: {width}x{height} px is more than {MAX_PIXELS / 1e6:.0f} "
-            "megapixels; "
-            f"it takes photos of up to {most:.0f}"
+            f"upscale {factor}: {width}x{height} px is more than {MAX_PIXELS / 1e6:.0f} megapixels"
+            f"; it takes photos of up to {most:.0f}"
         )
 
 

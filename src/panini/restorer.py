@@ -182,11 +182,12 @@ class Restorer:
             ImageError: The image cannot be read, or would be too large.
             ConfigError: A bad option.
         """
+        prior_bias = self._check_bias(prior_bias)
         options = RestoreOptions(
             model=self.name,
             consistent=self.consistent,
             upscale=upscale,
-            prior_bias=(prior_bias := self._check_bias(prior_bias)),
+            prior_bias=prior_bias,
             min_face=min_face,
             faces=parse_choice(faces),
             keep_colour=keep_colour,
@@ -232,10 +233,11 @@ class Restorer:
             ImageError: The image cannot be read, or is not square.
             ConfigError: A bad `prior_bias`.
         """
+        prior_bias = self._check_bias(prior_bias)
         options = RestoreOptions(
             model=self.name,
             aligned=True,
-            prior_bias=(prior_bias := self._check_bias(prior_bias)),
+            prior_bias=prior_bias,
             keep_colour=keep_colour,
             consistent=self.consistent,
         )

@@ -1,7 +1,7 @@
 """Photos one after another: while one is restored, the next are read and the last are written.
 
-One thread restores, the caller's: the detector holds state, and the network takes every core that
-it is given. Reading and writing run beside it, and no more than a few photos are in memory.
+One thread restores, the caller's: the network takes every core that it is given. Reading and
+writing run beside it, and no more than a few photos are in memory.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -91,14 +91,11 @@ def make_plan(
         raise ImageError(f"{out}: is a file, expected a folder")
     if len(found) == 1 and not recursive and not out.exists():
         _check_not_a_file(out)
-    sources = {_key(source): source for source in found}
     jobs: list[Job] = []
-    taken: set[str] = set()
+    # The file of no photo may become the result of another.
+    taken = {_key(source) for source in found}
     for source, name in found.items():
-        # Of no photo may the file become the result of another.
-        others = sources.keys() - {_key(source)}
-        target = _free(out / _result_name(name, suffix), taken | others)
-        taken.add(_key(target))
+        target = _free(out / _result_name(name, suffix), taken, own=_key(source))
         jobs.append(Job(source=source, target=target))
     if jobs:
         make_folder(out)
@@ -198,29 +195,38 @@ def _same_format(name: Path, suffix: str) -> bool:
     return FORMATS.get(name.suffix.lower()) is FORMATS[suffix]
 
 
-def _free(target: Path, taken: Set[str]) -> Path:
-    """The target, or the first of target-2, target-3, … that is not `taken`."""
+def _free(target: Path, taken: set[str], own: str) -> Path:
+    """The target, or the first of target-2, target-3, … that is not `taken`, where it is noted.
+
+    The photo's own file is let pass: that a photo is its own result is for the run to refuse.
+    """
     free, number = target, 2
-    while _key(free) in taken:
+    while (key := _key(free)) in taken and key != own:
         free = target.with_stem(f"{target.stem}-{number}")
         number += 1
+    taken.add(key)
     return free
 
 
 def _key(path: Path) -> str:
     """Equal for paths of one file: a disk may hold A.jpg and a.jpg to be one."""
-    return str(path.resolve()).casefold()
+    return _folded(path.resolve())
+
+
+def _folded(path: Path) -> str:
+    return str(path).casefold()
 
 
 def _with_stems(jobs: Sequence[Job], variations: int) -> list[Job]:
     """Jobs under whose stems no two write the same file beside their targets."""
-    stems = Counter(_key(job.target.with_suffix("")) for job in jobs)
-    targets = {_key(job.target) for job in jobs}
+    # All of them lie below one folder, so that their names tell them apart.
+    stems = Counter(_folded(job.target.with_suffix("")) for job in jobs)
+    targets = {_folded(job.target) for job in jobs}
 
     def clashes(job: Job) -> bool:
         files = variation_files(job.target, variations) if variations else []
-        beside = {_key(path) for path in files}
-        return stems[_key(job.target.with_suffix(""))] > 1 or bool(beside & targets)
+        shared = stems[_folded(job.target.with_suffix(""))] > 1
+        return shared or not targets.isdisjoint(map(_folded, files))
 
     return [replace(job, stem=job.target.name) if clashes(job) else job for job in jobs]
 

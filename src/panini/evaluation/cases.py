@@ -17,7 +17,7 @@ import numpy as np
 from panini.data import resize
 from panini.degradations import SAMPLERS, DegradationParams, bilinear_antialias, degrade
 from panini.errors import DataError
-from panini.evaluation.faces import Face, iter_faces
+from panini.evaluation.faces import Face, Head, iter_faces
 from panini.evaluation.plan import THETA, Degradations, Plan
 from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE, GT_SIZE, LQ_SIZE
 from panini.images import RgbImage
@@ -92,10 +92,11 @@ class Cases:
         self.plan = plan
         truths = _truths(plan)
         self.keys = list(truths)
-        self._lq = None if plan.lq is None else _partners(plan, truths)
         marks = [(key, truth.mark) for key, truth in truths.items()]
-        if self._lq is not None:
-            marks += [(key, face.mark()) for key, face in self._lq.items()]
+        self._lq: dict[str, Face] | None = None
+        if plan.lq is not None:
+            self._lq = _partners(plan, truths)
+            marks += [(key, _check_pair(plan, self._lq[key], truths[key])) for key in self.keys]
         digest = sha256(repr(marks).encode()).hexdigest()[:12]
         self.fingerprint = f"{plan.data.name}, {len(self.keys)} faces, {digest}"
         """Differs when faces come, go, or change."""
@@ -128,15 +129,16 @@ class Cases:
 
     def _make(self, face: Face, rates: bool) -> Case:
         gt = self._truth(face)
+        small = resize(gt, DEGRADED_SIZE) if self.plan.task == "mfr" else gt
         params = self.params(face.key)
         if self._lq is not None:
             lq = self._ready(self._lq[face.key])
         elif params is not None:
-            lq = degraded(face.key, gt, self.plan.seed, params)
+            lq = degraded(face.key, small, self.plan.seed, params)
         else:
             lq = bilinear_antialias(gt, LQ_SIZE)
         steps = THETA_RATES if rates else ()
-        drawn = tuple(at_rate(face.key, gt, self.plan.seed, rate) for rate in steps)
+        drawn = tuple(at_rate(face.key, small, self.plan.seed, rate) for rate in steps)
         return Case(key=face.key, lq=lq, gt=gt, params=params, rates=drawn)
 
     def _truth(self, face: Face) -> RgbImage:
@@ -158,29 +160,29 @@ def random_params(key: str, seed: int, degradations: Degradations) -> Degradatio
 
 def degraded(key: str, gt: RgbImage, seed: int, params: DegradationParams) -> RgbImage:
     """A face under `random_params`; the noise hangs on the name and the seed as well."""
-    return degrade(resize(gt, DEGRADED_SIZE), params, _generator(key, seed, stream=1))
+    return degrade(gt, params, _generator(key, seed, stream=1))
 
 
 def at_rate(key: str, gt: RgbImage, seed: int, rate: float) -> RgbImage:
     """A face under a fixed degradation (σ 1.5 px, noise 5, JPEG 80) at any rate."""
     params = DegradationParams(sigma=1.5, rate=rate, noise=5.0, jpeg=80)
-    return degrade(resize(gt, DEGRADED_SIZE), params, _generator(key, seed, stream=2))
+    return degrade(gt, params, _generator(key, seed, stream=2))
 
 
-def check_face(face: Face, least: int = COMPARED_SIZE) -> int:
-    """Take an aligned face that can be compared, by the head of its file; its side, px.
+def check_face(face: Face, least: int = COMPARED_SIZE) -> Head:
+    """Take an aligned face that can be compared, by the head of its file.
 
     Raises:
         DataError: It is not square, or smaller than `least` px.
         ImageError: It is no image.
     """
-    width, height = face.pixels()
-    if height != width or height < least:
+    head = face.head()
+    if head.height != head.width or head.height < least:
         raise DataError(
             f"{face.where}: expected an aligned square face of at least {least} px, "
-            f"got {width}x{height}; crop it as FFHQ does, or leave it out"
+            f"got {head.width}x{head.height}; crop it as FFHQ does, or leave it out"
         )
-    return height
+    return head
 
 
 def _distinct(faces: Iterable[Face]) -> Iterator[Face]:
@@ -207,7 +209,8 @@ def _truths(plan: Plan) -> dict[str, _Truth]:
     """
     found: dict[str, _Truth] = {}
     for face in _distinct(itertools.islice(iter_faces(plan.data), plan.limit)):
-        found[face.key] = _Truth(face.where, face.mark(), check_face(face, plan.size))
+        head = check_face(face, plan.size)
+        found[face.key] = _Truth(face.where, head.mark, head.height)
     return found
 
 
@@ -215,7 +218,7 @@ def _partners(plan: Plan, truths: Mapping[str, _Truth]) -> dict[str, Face]:
     """Key → input of each truth.
 
     Raises:
-        DataError: An input without truth, a truth without input, or two that do not fit.
+        DataError: An input without truth, or a truth without input.
     """
     assert plan.lq is not None
     inputs = {face.key: face for face in _distinct(iter_faces(plan.lq))}
@@ -226,18 +229,16 @@ def _partners(plan: Plan, truths: Mapping[str, _Truth]) -> dict[str, Face]:
     _refuse(lonely, f"has no truth of the same name in {plan.data}")
     lonely = [truth.where for key, truth in truths.items() if key not in inputs]
     _refuse(lonely, f"has no input of the same name in {plan.lq}")
-    for key, truth in truths.items():
-        _check_pair(plan, inputs[key], truth)
     return {key: inputs[key] for key in truths}
 
 
-def _check_pair(plan: Plan, face: Face, truth: _Truth) -> None:
-    """Take inputs that are square and fit the task and their truth.
+def _check_pair(plan: Plan, face: Face, truth: _Truth) -> tuple[int, int]:
+    """Take an input that is square and fits the task and its truth; its mark.
 
     Raises:
         DataError: Anything else.
     """
-    width, height = face.pixels()
+    width, height, mark = face.head()
     sides = [LQ_SIZE] if plan.task == "sr16" else [DEGRADED_SIZE, truth.side]
     if height != width or height not in sides:
         wanted = " or ".join(f"{side}x{side}" for side in dict.fromkeys(sides))
@@ -245,6 +246,7 @@ def _check_pair(plan: Plan, face: Face, truth: _Truth) -> None:
             f"{face.where}: is {width}x{height} px, expected {wanted} px for task "
             f"{plan.task} and its truth {truth.where}; resize it"
         )
+    return mark
 
 
 def _refuse(lonely: list[str], what: str) -> None:

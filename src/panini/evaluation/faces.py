@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
@@ -25,6 +25,16 @@ _PLACES, _PLACE = 5, 1024
 _UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 
 
+class Head(NamedTuple):
+    """A look at an encoded image."""
+
+    width: int
+    height: int
+    """px, before any turn by EXIF."""
+    mark: tuple[int, int]
+    """Bytes, and a checksum of some of them: tells it from another image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Face:
     """One face that is not decoded yet."""
@@ -33,10 +43,8 @@ class Face:
     """Its name in the data set: of the file or of the shard's member, without suffix."""
     where: str
     """What errors call it."""
-    mark: Callable[[], tuple[int, int]]
-    """Bytes of the encoded image and a checksum of some of them: tells it from another image."""
-    pixels: Callable[[], tuple[int, int]]
-    """Width and height, px, as the head of the file tells them: before any turn by EXIF."""
+    head: Callable[[], Head]
+    """What can be told without decoding it."""
     read: Callable[[], RgbImage]
     """Decodes it: uint8 RGB (H, W, 3)."""
 
@@ -106,8 +114,7 @@ def _of_member(where: str, name: str, content: Callable[[], bytes]) -> Face:
     return Face(
         key=str(PurePosixPath(name).with_suffix("")),
         where=where,
-        mark=lambda: _mark(BytesIO(content())),
-        pixels=lambda: _pixels(content(), where),
+        head=lambda: _head(content(), where),
         read=lambda: decode(BytesIO(content()), where),
     )
 
@@ -116,8 +123,7 @@ def _of_file(path: Path) -> Face:
     return Face(
         key=path.stem,
         where=str(path),
-        mark=lambda: _mark_of_file(path),
-        pixels=lambda: _pixels_of_file(path),
+        head=lambda: _head_of_file(path),
         read=lambda: read_rgb(path),
     )
 
@@ -132,12 +138,13 @@ def _mark(file: BinaryIO) -> tuple[int, int]:
     return size, checksum
 
 
-def _mark_of_file(path: Path) -> tuple[int, int]:
-    try:
-        with path.open("rb") as file:
-            return _mark(file)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+def _head(content: bytes, where: str) -> Head:
+    return Head(*_pixels(content, where), _mark(BytesIO(content)))
+
+
+def _head_of_file(path: Path) -> Head:
+    with open_image(path) as image, path.open("rb") as file:
+        return Head(*image.size, _mark(file))
 
 
 def _pixels(content: bytes, where: str) -> tuple[int, int]:
@@ -146,8 +153,3 @@ def _pixels(content: bytes, where: str) -> tuple[int, int]:
     # Decoding says what is wrong, in the words that it would have used later.
     height, width = decode(BytesIO(content), where).shape[:2]
     return width, height
-
-
-def _pixels_of_file(path: Path) -> tuple[int, int]:
-    with open_image(path) as image:
-        return image.size

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from panini.config import validated
+from panini.config import load_config
 from panini.errors import ConfigError, DataError
 from panini.images import write_whole
 from panini.training.config import RunConfig
@@ -50,8 +50,7 @@ def keep_recipe(folder: Path, recipe: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, yaml.safe_dump(fields, sort_keys=False).encode())
         return
-    # As a recipe: what was not there to be set when it was written has its default.
-    found = validated(_read(path), type(recipe), str(path)).model_dump(mode="json")
+    found = _read(path, type(recipe)).model_dump(mode="json")
     for place in _PLACES:
         found[place] = fields[place]
     key = first_difference(found, fields)
@@ -62,18 +61,15 @@ def keep_recipe(folder: Path, recipe: RunConfig) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A recipe that a study wrote."""
+def _read(path: Path, schema: type[RunConfig]) -> RunConfig:
+    """A recipe that a study wrote; what could not be set yet at that time has its default."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise TypeError("it holds no keys")
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        return load_config(path, schema)
+    except ConfigError as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise DataError(
             f"{path}: is no recipe ({reason}); remove {path.parent} to run it anew"
         ) from error
-    return found
 
 
 def first_difference(a: Any, b: Any, key: str = "") -> str | None:

@@ -257,22 +257,26 @@ def train(config: DegradationRunConfig) -> bool:
     stage = DegradationStage(config)
     done = fit(stage, config, paired=config.pairs == "udrl")
     if done and stage.engine.main and config.kind == "mobile" and config.calibration_images:
-        faces = _calibration_faces(config, stage.engine)
-        for folder in (config.out, config.out / BEST):
-            if (folder / WEIGHTS).is_file():
-                with full_disk_told(config):
-                    _write_calibrated(folder, faces, config.calibration_floor)
+        _calibrate_weights(config, stage.engine)
     return done
 
 
-def _write_calibrated(folder: Path, lq: Tensor, floor: float) -> None:
-    """Calibrate the encoder of a folder, once."""
-    provenance = load_tensors(folder / WEIGHTS, kind=KIND)[1]["provenance"]
-    if provenance.get("calibrated"):
+def _calibrate_weights(config: DegradationRunConfig, engine: Engine) -> None:
+    """Calibrate the last weights and the best, those that are not yet."""
+    told = {
+        folder: load_tensors(folder / WEIGHTS, kind=KIND)[1]["provenance"]
+        for folder in (config.out, config.out / BEST)
+        if (folder / WEIGHTS).is_file()
+    }
+    todo = {folder: facts for folder, facts in told.items() if not facts.get("calibrated")}
+    if not todo:
         return
-    encoder = load_degradation_encoder(folder / WEIGHTS).to(lq.device)
-    calibrate(encoder, lq, floor)
-    _write(encoder, folder, {**provenance, "calibrated": True})
+    faces = _calibration_faces(config, engine)
+    for folder, provenance in todo.items():
+        encoder = load_degradation_encoder(folder / WEIGHTS).to(faces.device)
+        calibrate(encoder, faces, config.calibration_floor)
+        with full_disk_told(config):
+            _write(encoder, folder, {**provenance, "calibrated": True})
 
 
 def _calibration_faces(config: DegradationRunConfig, engine: Engine) -> Tensor:

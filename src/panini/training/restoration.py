@@ -75,7 +75,7 @@ class PerceptualConfig(Config):
     authors' code. Twice the contrast makes the term about six times larger."""
 
     @model_validator(mode="after")
-    def _has_heads(self) -> Self:
+    def _fits_its_kind(self) -> Self:
         if self.kind == "lpips" and self.heads is None:
             raise ValueError("kind lpips needs the file of its heads, got none")
         if self.kind == "lpips" and self.signed:
