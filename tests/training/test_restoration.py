@@ -167,6 +167,21 @@ def test_the_shares_of_the_bands_stay_where_the_recipe_says_so(kit, recipe, tmp_
         RestorationStage(recipe(train_bands=False))
 
 
+def test_only_what_the_recipe_names_is_trained(kit, recipe):
+    only = ["prior.blocks.3.", "fusion.convs.64."]
+    stage = RestorationStage(recipe(train_prior=0.5, train_only=only))
+    before = kit.copy_of(stage.net)
+    stage.step(kit.batch(stage), 0, 0)
+    changed = kit.changed(stage.net, before)
+    assert changed
+    assert all(name.startswith(tuple(only)) for name in changed)
+    assert kit.changed(stage.ema, before) == changed
+    rates = [group["initial_lr"] for group in stage.optimizers["net"].param_groups]
+    assert rates == pytest.approx([1e-3, 5e-4])  # no mask learns
+    with pytest.raises(ConfigError, match=r"train_only: .*under encoder, fusion; nothing .*prior"):
+        RestorationStage(recipe(train_only=["prior."]))
+
+
 def test_losses_fall_on_a_batch_seen_again(kit, recipe):
     stage = RestorationStage(recipe(window=64))
     batch = kit.batch(stage)

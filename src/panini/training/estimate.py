@@ -34,9 +34,9 @@ from panini.training.critics import (
 )
 from panini.training.degradation import DegradationRunConfig
 from panini.training.distillation import DistilConfig, build_student
-from panini.training.network import WEIGHTS, freeze, thaw_anchor, thaw_prior
+from panini.training.network import WEIGHTS, freeze
 from panini.training.prior import GanConfig, PriorRunConfig, discriminator_config, prior_config
-from panini.training.restoration import FACE_WINDOW, RestorationRunConfig
+from panini.training.restoration import FACE_WINDOW, RestorationRunConfig, learning_groups
 from panini.training.warmup import WarmupRunConfig
 
 Estimate = dict[str, float | int | str]
@@ -144,12 +144,7 @@ def _restorer(config: RunConfig, recipe: Path | None) -> _Subject:
         critics = _Critics(config.adversarial, config.feature_adversarial)
         views = _views(config)
         freeze(net, bands=not config.train_bands)
-        if config.train_prior:
-            thaw_prior(net, config.train_prior_above)
-        if config.train_anchor:
-            thaw_anchor(net)
-        if config.train_degradation_encoder:
-            net.degradation_encoder.requires_grad_(True)
+        learning_groups(net, config)
     if isinstance(config, WarmupRunConfig):
         views = [(None, 2 * max(net.prior.channels))]
     faces = _faces(config.data.lq_size)

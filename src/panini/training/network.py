@@ -252,6 +252,24 @@ def thaw_anchor(net: PaniniNet) -> list[nn.Parameter]:
     return learned
 
 
+def freeze_others(net: PaniniNet, beginnings: tuple[str, ...]) -> None:
+    """Fix what learns, but for parameters whose names begin so.
+
+    Raises:
+        ConfigError: A beginning fits nothing that learns.
+    """
+    learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in learned):
+            parts = sorted({name.partition(".")[0] for name in learned})
+            raise ConfigError(
+                f"train_only: expected beginnings of what this recipe trains, under "
+                f"{', '.join(parts)}; nothing begins with {beginning!r}"
+            )
+    for name, parameter in learned.items():
+        parameter.requires_grad_(name.startswith(beginnings))
+
+
 def trainable(net: PaniniNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(all trainable parameters but the mask MLPs', the mask MLPs')."""
     learned = [(name, p) for name, p in net.named_parameters() if p.requires_grad]

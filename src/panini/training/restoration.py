@@ -43,6 +43,7 @@ from panini.training.network import (
     build_network,
     check_lq_size,
     freeze,
+    freeze_others,
     thaw_anchor,
     thaw_prior,
     trainable,
@@ -139,6 +140,9 @@ class RestorationRunConfig(RunConfig):
     norms keep their statistics either way."""
     train_bands: bool = True
     """False: the photo's shares of the bands stay as the start has them."""
+    train_only: tuple[str, ...] = ()
+    """Beginnings of the names of parameters, `prior.` or `fusion.convs.64.`: of what is trained,
+    only these; () = all of it. What comes before them then needs no backward pass."""
     patch: int = 128
     """Largest side that the perceptual loss sees, px; larger comparisons are cropped."""
 
@@ -257,17 +261,7 @@ class RestorationStage(Stage):
             net.to(self.engine.device)
             self.engine.place(net.encoder)
         self.modules = {"net": self.net, "ema": self.ema}
-        groups = list(zip(trainable(self.net), (1.0, config.mask_rate), strict=True))
-        if config.train_prior:
-            learned = thaw_prior(self.net, config.train_prior_above)
-            groups.append((learned, config.train_prior))
-        if config.train_anchor:
-            groups.append((thaw_anchor(self.net), config.train_anchor))
-        if config.train_degradation_encoder:
-            self.net.degradation_encoder.requires_grad_(True)
-            learned = list(self.net.degradation_encoder.parameters())
-            groups.append((learned, config.train_degradation_encoder))
-        self.engine.add_optimizer("net", *groups)
+        self.engine.add_optimizer("net", *learning_groups(self.net, config))
         self.perceptual = Perceptual(config.perceptual)
         self.engine.place(self.perceptual)
         self.critics: list[Critic] = []
@@ -447,6 +441,30 @@ def _first_network(config: RestorationRunConfig) -> PaniniNet:
         return build_network(config.start, config.seed)
     assert config.init is not None  # the recipe saw to it
     return load_model(config.init)
+
+
+def learning_groups(
+    net: PaniniNet, config: RestorationRunConfig
+) -> list[tuple[list[torch.nn.Parameter], float]]:
+    """Let learn, of a frozen network, what a recipe trains; each with its learning rate's factor.
+
+    Raises:
+        ConfigError: The network has not what the recipe names.
+    """
+    groups = list(zip(trainable(net), (1.0, config.mask_rate), strict=True))
+    if config.train_prior:
+        groups.append((thaw_prior(net, config.train_prior_above), config.train_prior))
+    if config.train_anchor:
+        groups.append((thaw_anchor(net), config.train_anchor))
+    if config.train_degradation_encoder:
+        net.degradation_encoder.requires_grad_(True)
+        learned = list(net.degradation_encoder.parameters())
+        groups.append((learned, config.train_degradation_encoder))
+    if not config.train_only:
+        return groups
+    freeze_others(net, config.train_only)
+    kept = [([p for p in learned if p.requires_grad], factor) for learned, factor in groups]
+    return [group for group in kept if group[0]]
 
 
 def _check_recipe(net: PaniniNet, config: RestorationRunConfig) -> None:
