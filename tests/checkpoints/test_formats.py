@@ -193,7 +193,7 @@ def test_the_moco_file_gives_the_degradation_encoder(tmp_path):
     found = recognise(path)
     assert (found.format, found.kind, found.size) == ("moco", "degradation-encoder", None)
     assert found.parameters == 1_278_784
-    convert(path, tmp_path / "dre.safetensors")
+    convert(str(path), str(tmp_path / "dre.safetensors"))
     for source in (path, tmp_path / "dre.safetensors"):
         loaded = load_degradation_encoder(source)
         with torch.inference_mode():

@@ -62,7 +62,9 @@ def read(path: str | os.PathLike[str]) -> Weights:
     return _with_mean_style(_read(resolve(path), tensors=True))
 
 
-def convert(path: Path, out: Path, *, overwrite: bool = False) -> Recognition:
+def convert(
+    path: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> Recognition:
     """Write any file that is recognised as safetensors of ours, with config and provenance.
 
     Args:
@@ -73,6 +75,7 @@ def convert(path: Path, out: Path, *, overwrite: bool = False) -> Recognition:
     Raises:
         CheckpointError: As of `recognise`; or `out` exists or cannot be written.
     """
+    path, out = Path(path), Path(out)
     if out.suffix != ".safetensors":
         raise CheckpointError(f"{out}: expected a name that ends in .safetensors")
     if out.exists() and not overwrite:

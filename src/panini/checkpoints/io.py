@@ -40,7 +40,7 @@ class Header:
 
 
 def save_tensors(
-    state: Mapping[str, Tensor], path: Path, *, kind: str, meta: Mapping[str, Any]
+    state: Mapping[str, Tensor], path: str | os.PathLike[str], *, kind: str, meta: Mapping[str, Any]
 ) -> None:
     """Write tensors with metadata, whole or not at all.
 
@@ -56,6 +56,7 @@ def save_tensors(
     header = {"format": FORMAT, "kind": kind}
     header |= {key: json.dumps(value) for key, value in meta.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -175,7 +176,7 @@ OWN_PRIOR = "own_prior."
 
 def save_model(
     net: PaniniNet,
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     provenance: Mapping[str, Any],
     dtype: torch.dtype | None = None,

@@ -22,6 +22,7 @@ gets tensors only.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -115,7 +116,9 @@ class Peer:
             return self.network((face + 1) / 2) * 2 - 1
 
 
-def load_peer(path: Path, device: str | torch.device = "cpu", *, name: str | None = None) -> Peer:
+def load_peer(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, name: str | None = None
+) -> Peer:
     """Another restorer's official weights as `evaluation.run` takes them; for either task.
 
     Args:
