@@ -151,6 +151,17 @@ def test_the_bar_shows_at_once_how_many_faces_there_are() -> None:
     assert "100" not in told.getvalue()
 
 
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, photo, monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("panini.evaluation.run", interrupted)
+    weights = save(tmp_path / "weights.safetensors")
+    result = run_command("--model", weights, "--data", photo, "--out", tmp_path / "out")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "stopped; the same command goes on from here"
+
+
 def test_ready_pairs(tmp_path, photo) -> None:
     net = save(tmp_path / "net.safetensors")
     (tmp_path / "lq").mkdir()

@@ -167,19 +167,28 @@ def test_a_folder_and_its_shard_are_the_same_faces(tmp_path: Path, face) -> None
         assert not known
 
 
-def test_the_fingerprint_follows_the_faces(plan: MakePlan, tmp_path: Path, face) -> None:
+def test_a_face_s_mark_follows_its_files(plan: MakePlan, tmp_path: Path, face) -> None:
     data = save(tmp_path / "data", "a.png", face(0))
-    before = Cases(plan(data=data)).fingerprint
-    assert before == Cases(plan(data=data, seed=3)).fingerprint
-    save(data, "a.png", face(1, 300))
-    changed = Cases(plan(data=data)).fingerprint
+    before = Cases(plan(data=data)).marks
+    assert before == Cases(plan(data=data, seed=3)).marks
     save(data, "b.png", face(0))
-    assert len({before, changed, Cases(plan(data=data)).fingerprint}) == 3
+    more = Cases(plan(data=data)).marks
+    assert (list(more), more["a"]) == (["a", "b"], before["a"])
+    save(data, "a.png", face(1, 300))
+    changed = Cases(plan(data=data)).marks
+    assert (changed["a"] == before["a"], changed["b"] == more["b"]) == (False, True)
     # Another face of as many bytes.
     same = [save(tmp_path / str(seed), "a.bmp", face(seed)) for seed in (0, 1)]
-    one, other = (Cases(plan(data=folder)).fingerprint.split(", ", 1)[1] for folder in same)
+    one, other = (Cases(plan(data=folder)).marks["a"] for folder in same)
     assert one != other
     assert Cases(plan(data=data, limit=1)).keys == ["a"]
+
+
+def test_a_pair_s_mark_follows_both(plan: MakePlan, tmp_path: Path, face) -> None:
+    data, lq = (save(tmp_path / name, "a.png", face(0, 512)) for name in ("gt", "lq"))
+    before = Cases(plan(data=data, lq=lq)).marks
+    save(lq, "a.png", face(1, 512))
+    assert Cases(plan(data=data, lq=lq)).marks != before
 
 
 def test_ready_pairs_meet_by_file_stem(plan: MakePlan, tmp_path: Path, faces, face) -> None:

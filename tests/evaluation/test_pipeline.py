@@ -159,8 +159,9 @@ def test_another_plan_is_refused_unless_it_starts_afresh(plan: MakePlan, judge, 
     run(wish, [one], judge=judge)
     with pytest.raises(ConfigError, match=r"out: was made with seed 0, now it is 1; choose"):
         run(plan(limit=1, seed=1), [one], judge=judge)
-    with pytest.raises(ConfigError, match=r"was made with data .*1 faces.*now it is .*2 faces"):
-        run(plan(limit=2), [one], judge=judge)
+    elsewhere = shutil.copytree(wish.data, wish.out.parent / "others")
+    with pytest.raises(ConfigError, match=r"was made with data .*, now it is others; choose"):
+        run(plan(limit=1, data=elsewhere), [one], judge=judge)
     with pytest.raises(ConfigError, match="was made with metrics psnr, ssim"):
         run(plan(limit=1, metrics=("psnr",)), [one], judge=judge)
     with pytest.raises(ConfigError, match="was made with degradations floor, now it is paper"):
@@ -180,6 +181,60 @@ def test_another_plan_is_refused_unless_it_starts_afresh(plan: MakePlan, judge, 
     report = run(plan(limit=2, seed=1, overwrite=True), [afresh], judge=judge)
     assert afresh.seen == 2
     assert len(report.rows["one"]) == 2
+
+
+def test_only_faces_that_are_new_or_have_changed_are_restored(
+    plan: MakePlan, judge, drawing, tmp_path: Path, face
+) -> None:
+    data = tmp_path / "photos"
+    data.mkdir()
+    for number in range(3):
+        Image.fromarray(face(number)).save(data / f"{number}.png")
+    run(plan(data=data, limit=2), [drawing("one", unchanged)], judge=judge)
+    Image.fromarray(face(7)).save(data / "0.png")
+    one = drawing("one", unchanged)
+    report = run(plan(data=data), [one], judge=judge)
+    afresh = run(plan(data=data, out=tmp_path / "afresh"), [drawing("one", unchanged)], judge=judge)
+    assert one.seen == 2
+    assert report.rows == afresh.rows
+    fewer = drawing("one", unchanged)
+    assert len(run(plan(data=data, limit=1), [fewer], judge=judge).rows["one"]) == 1
+    assert fewer.seen == 0
+
+
+def test_an_evaluation_goes_on_once_a_damaged_file_is_mended(
+    plan: MakePlan, judge, drawing, tmp_path: Path, face
+) -> None:
+    data = tmp_path / "photos"
+    data.mkdir()
+    for number in range(4):
+        Image.fromarray(face(number)).save(data / f"{number}.png")
+    whole = (data / "3.png").read_bytes()
+    (data / "3.png").write_bytes(whole[: len(whole) // 2])
+    wish = plan(data=data, batch=1)
+    told = r"3\.png: the image is truncated.*what is done stays, and the same command goes on"
+    with pytest.raises(DataError, match=told):
+        run(wish, [drawing("one", unchanged)], judge=judge)
+    (data / "3.png").write_bytes(whole)
+    one = drawing("one", unchanged)
+    assert len(run(wish, [one], judge=judge).rows["one"]) == 4
+    assert one.seen < 4
+
+
+def test_distances_of_sets_follow_a_face_that_has_changed(
+    plan: MakePlan, drawing, metrics_dir: Path, tmp_path: Path, face
+) -> None:
+    data = tmp_path / "photos"
+    data.mkdir()
+    for number in range(3):
+        Image.fromarray(face(number)).save(data / f"{number}.png")
+    wish = plan(data=data, metrics=("fid",), metrics_dir=metrics_dir)
+    before = run(wish, [drawing("one", unchanged)]).sets
+    Image.fromarray(face(7)).save(data / "0.png")
+    after = run(wish, [drawing("one", unchanged)]).sets
+    afresh = run(replace(wish, out=tmp_path / "afresh"), [drawing("one", unchanged)]).sets
+    assert after == afresh
+    assert after != before
 
 
 def test_a_strangers_folder_is_left_alone(plan: MakePlan, judge, drawing) -> None:

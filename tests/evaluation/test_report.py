@@ -31,6 +31,7 @@ def row(key="a", low_side=60, theta=0.5, task="mfr", **scores) -> FaceRow:
     rates = (0.1, 0.2, 0.3, 0.4) if task == "mfr" else ()
     return FaceRow(
         key=key,
+        mark="",
         params=params,
         theta=theta,
         scores=names[task] | scores,

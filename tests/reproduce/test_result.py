@@ -25,7 +25,7 @@ from panini.reproduce.result import (
 
 def rows(psnr: list[float], lpips: list[float]) -> list[FaceRow]:
     return [
-        FaceRow(key=str(i), params={}, theta=math.nan, scores={"psnr": a, "lpips": b})
+        FaceRow(key=str(i), mark="", params={}, theta=math.nan, scores={"psnr": a, "lpips": b})
         for i, (a, b) in enumerate(zip(psnr, lpips, strict=True))
     ]
 

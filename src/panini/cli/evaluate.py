@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panini.cli.logs import errors_in_a_line, show_log
+from panini.cli.logs import errors_in_a_line, resumable, show_log
 from panini.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def evaluate(
     )
     # The bar counts faces, and what comes after the last takes time.
     show_log(stderr=True)
-    with errors_in_a_line(ctx, code=2):
+    with resumable(), errors_in_a_line(ctx, code=2):
         passed = _evaluate(wish)
     if check and not passed:
         raise typer.Exit(1)

@@ -10,6 +10,9 @@ import typer
 
 from panini.errors import PaniniError
 
+INTERRUPTED = 130
+"""What a shell reports of a program that Ctrl-C ended."""
+
 
 def show_log(*, stderr: bool = False) -> None:
     """Show the package's log from INFO on.
@@ -34,3 +37,13 @@ def errors_in_a_line(ctx: typer.Context, code: int) -> Iterator[None]:
             raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(code) from error
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Where Ctrl-C ends a command that can go on, say so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(INTERRUPTED) from None

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from panini.cli.logs import errors_in_a_line, show_log
+from panini.cli.logs import errors_in_a_line, resumable, show_log
 
 
 def reproduce(
@@ -83,7 +83,7 @@ def reproduce(
 
     show_log()
     keep_memory()
-    with errors_in_a_line(ctx, code=2):
+    with resumable(), errors_in_a_line(ctx, code=2):
         options = Options(
             budget=load_budget(budget),
             out=out,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from panini.cli.logs import INTERRUPTED
 from panini.cli.options import (
     Aligned,
     ColourMatch,
@@ -45,8 +46,6 @@ from panini.cli.options import (
 
 if TYPE_CHECKING:
     from panini.batch import BatchOptions, FaceRecord, Job, Outcome, Report
-
-INTERRUPTED = 130  # What a shell reports of a program that Ctrl-C ended.
 
 
 def restore(

@@ -32,6 +32,8 @@ class Case:
 
     key: str
     """Name of the face in its data set; with the seed it decides what is done to it."""
+    mark: str
+    """Checksum of its files."""
     lq: RgbImage
     """What a system is given: (512, 512, 3) of mfr, (64, 64, 3) of sr16."""
     gt: RgbImage
@@ -92,14 +94,14 @@ class Cases:
         self.plan = plan
         truths = _truths(plan)
         self.keys = list(truths)
-        marks = [(key, truth.mark) for key, truth in truths.items()]
+        found = {key: [truth.mark] for key, truth in truths.items()}
         self._lq: dict[str, Face] | None = None
         if plan.lq is not None:
             self._lq = _partners(plan, truths)
-            marks += [(key, _check_pair(plan, self._lq[key], truths[key])) for key in self.keys]
-        digest = sha256(repr(marks).encode()).hexdigest()[:12]
-        self.fingerprint = f"{plan.data.name}, {len(self.keys)} faces, {digest}"
-        """Differs when faces come, go, or change."""
+            for key, face in self._lq.items():
+                found[key].append(_check_pair(plan, face, truths[key]))
+        self.marks = {key: sha256(repr(of).encode()).hexdigest()[:12] for key, of in found.items()}
+        """Key → checksum of its files: a face that has changed is another one."""
 
     def params(self, key: str) -> DegradationParams | None:
         """What is done to a face, told without making it."""
@@ -139,7 +141,8 @@ class Cases:
             lq = bilinear_antialias(gt, LQ_SIZE)
         steps = THETA_RATES if rates else ()
         drawn = tuple(at_rate(face.key, small, self.plan.seed, rate) for rate in steps)
-        return Case(key=face.key, lq=lq, gt=gt, params=params, rates=drawn)
+        mark = self.marks[face.key]
+        return Case(key=face.key, mark=mark, lq=lq, gt=gt, params=params, rates=drawn)
 
     def _truth(self, face: Face) -> RgbImage:
         image = face.read()

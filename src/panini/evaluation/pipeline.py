@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from panini.errors import ConfigError
+from panini.errors import ConfigError, DataError, ImageError
 from panini.evaluation.cases import READERS, THETA_RATES, Case, Cases, ahead
 from panini.evaluation.output import write_report
 from panini.evaluation.plan import Plan
@@ -155,6 +155,9 @@ class _Run:
                     done += len(part)
                     if progress is not None:
                         progress(done, total)
+            except ImageError as error:
+                told = f"{error}; what is done stays, and the same command goes on from there"
+                raise DataError(told) from error
             finally:
                 readers.shutdown(wait=False, cancel_futures=True)
             with self.timed("files"):
@@ -205,6 +208,7 @@ class _Run:
                 for index, case in enumerate(cases):
                     row = FaceRow(
                         key=case.key,
+                        mark=case.mark,
                         params={} if case.params is None else case.params.to_dict(),
                         theta=values[index],
                         scores=scores[number][index],

@@ -51,6 +51,8 @@ class FaceRow:
 
     key: str
     """Name of the face in its data set."""
+    mark: str
+    """Checksum of the files that it was restored from."""
     params: dict[str, float]
     """What was done to it, see `DegradationParams.to_dict`; {} of sr16 and of ready pairs."""
     theta: float
@@ -89,12 +91,11 @@ class Results:
         self._remedy = plan.remedy
         self._guard = threading.Lock()
         wanted = {
-            "data": cases.fingerprint,
+            "data": plan.data.name,
             "task": plan.task,
             "lq": None if plan.lq is None else plan.lq.name,
             "seed": plan.seed,
             "degradations": plan.degradations,
-            "limit": plan.limit,
             "size": plan.size,
             "metrics": list(plan.wanted),
             "networks": judge.names,
@@ -102,17 +103,18 @@ class Results:
         }
         _prepare(plan)
         self._open(wanted, {system.name: identity_of(system) for system in systems})
-        known = set(cases.keys)
         scored = {*judge.metrics, *(name for name in plan.per_face if name not in METRICS)}
         self.rows = {
             system.name: {
                 row.key: row
                 for row in _read_rows(self._lines(system.name), scored, plan.remedy)
-                if row.key in known and self.picture(system.name, row.key).is_file()
+                if row.mark == cases.marks.get(row.key)
+                and self.picture(system.name, row.key).is_file()
             }
             for system in systems
         }
-        """System → key → what is known; a face whose picture is gone is restored again."""
+        """System → key → what is known. A face that has changed since, or whose picture is gone, is
+        restored again; others than the plan's wait for a plan that has them."""
 
     def picture(self, system: str, key: str) -> Path:
         """Where a restored face is, or will be."""
@@ -239,6 +241,7 @@ def _row(data: Mapping[str, Any], scored: Set[str]) -> FaceRow:
         DegradationParams.from_dict(data["params"])  # refuses what it is not
     return FaceRow(
         key=data["key"],
+        mark=data["mark"],
         params=data["params"],
         theta=_number(data["theta"]),
         scores={name: _number(value) for name, value in scores.items()},

@@ -92,12 +92,13 @@ def set_distances(
         of: str, images: Iterable[Callable[[], RgbImage]], sides: list[int] | None = None
     ) -> _Described:
         path = results.features(f"{of} {network.name}")
-        kept = _read(path, cases.keys, sides, network.digest)
+        kept = _read(path, faces, sides, network.digest)
         if kept is None:
             kept = _describe(network, images, plan.device, sides)
-            _write(path, cases.keys, kept, network.digest)
+            _write(path, faces, kept, network.digest)
         return kept
 
+    faces = [f"{key} {cases.marks[key]}" for key in cases.keys]
     logger.info("distances of sets: the truth")
     true = described("truth", cases.truths())
     found = {}
@@ -150,9 +151,9 @@ def _interval(value: float, deviation: float, count: int, *, least: float) -> In
 
 
 def _read(
-    path: Path, keys: Sequence[str], sides: Sequence[int] | None, digest: str
+    path: Path, faces: Sequence[str], sides: Sequence[int] | None, digest: str
 ) -> _Described | None:
-    """Features in the order of `keys`, at these sides (None = at any), of the network of a digest.
+    """Features in the order of `faces`, at these sides (None = at any), of the network of a digest.
 
     None where the file has others, is damaged or is not there: they are computed anew. So they are
     where it tells no sides or no network, as files of earlier versions.
@@ -168,16 +169,16 @@ def _read(
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         logger.warning("%s: is damaged (%s); computed anew", path, error)
         return None
-    whole = known == list(keys) and len(features) == len(found) == len(known)
+    whole = known == list(faces) and len(features) == len(found) == len(known)
     fits = whole and network == digest and (sides is None or found == list(sides))
     return _Described(features, found) if fits else None
 
 
-def _write(path: Path, keys: Sequence[str], kept: _Described, digest: str) -> None:
+def _write(path: Path, faces: Sequence[str], kept: _Described, digest: str) -> None:
     buffer = BytesIO()
     np.savez(
         buffer,
-        keys=np.array(keys),
+        keys=np.array(faces),
         features=kept.features,
         sides=np.array(kept.sides),
         network=np.array(digest),
