@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,13 +26,16 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
 
 
-def degradation_numbers(told: Tensor, params: Tensor) -> Tensor:
+def degradation_numbers(
+    told: Tensor, params: Tensor, shares: Sequence[float] = (1, 1, 1, 1)
+) -> Tensor:
     """How far four numbers told of each image are from the truth of Eq. 10, smooth L1.
 
     Args:
         told: (N, 4): blur σ, log2 of the downsampling rate, noise, JPEG quality, each less the
             middle of its usual range and divided by about a third of that range.
         params: The truth, (N, 4): the fields of `DegradationParams`.
+        shares: What each of the four counts.
 
     Returns:
         Mean loss, a scalar.
@@ -38,7 +43,15 @@ def degradation_numbers(told: Tensor, params: Tensor) -> Tensor:
     sigma, rate, noise, jpeg = params.unbind(1)
     columns = zip((sigma, rate.log2(), noise, jpeg), _NUMBERS, strict=True)
     truth = torch.stack([(column - middle) / scale for column, (middle, scale) in columns], dim=1)
-    return F.smooth_l1_loss(told, truth.to(told.dtype))
+    return sum(
+        (
+            share / len(shares) * F.smooth_l1_loss(found, true)
+            for share, found, true in zip(
+                shares, told.unbind(1), truth.to(told.dtype).unbind(1), strict=True
+            )
+        ),
+        told.new_zeros(()),
+    )
 
 
 _NUMBERS = ((2.25, 1.3), (3.5, 1.2), (7.5, 4.3), (72.0, 13.0))

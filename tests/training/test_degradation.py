@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from panini.checkpoints import io, load_tensors
 from panini.data import FaceBatches, to_float
-from panini.errors import TrainingError
+from panini.errors import CheckpointError, ConfigError, TrainingError
 from panini.losses import info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig
 from panini.training import degradation
@@ -165,6 +165,37 @@ def test_labels_teach_the_encoder_what_was_done(kit, recipe):
     assert not torch.equal(stage.teller.weight, before)
 
 
+def test_each_number_counts_what_the_recipe_says(kit, recipe):
+    only_rate = DegradationStage(recipe(label_weight=1.0, label_shares=(0, 4, 0, 0)))
+    batch = kit.batch(only_rate, paired=True)
+    teller = copy.deepcopy(only_rate.teller)
+    only_rate.step(batch, 0, 0)
+    moved = (only_rate.teller.weight - teller.weight).abs().sum(dim=1) > 0
+    assert moved.tolist() == [False, True, False, False]
+
+
+def test_a_trained_encoder_goes_on_by_labels_alone(kit, recipe, tmp_path):
+    assert train(recipe("first", images=8, calibration_images=0))
+    weights = tmp_path / "first" / WEIGHTS
+    config = recipe("more", init=weights, contrast_weight=0, label_weight=1.0)
+    stage = DegradationStage(config)
+    for name, tensor in load_tensors(weights, kind="degradation-encoder")[0].items():
+        torch.testing.assert_close(stage.encoder.state_dict()[name], tensor)
+    before = kit.copy_of(stage.encoder)
+    stage.step(kit.batch(stage, paired=True), 0, 0)
+    changed = kit.changed(stage.encoder, before)
+    assert changed
+    assert not any(name.startswith("head.") for name in changed)  # only the contrast reads it
+    stage.save(tmp_path, 8)
+    told = load_tensors(tmp_path / WEIGHTS, kind="degradation-encoder")[1]["provenance"]
+    assert told == {"init": WEIGHTS, "udrl_images": 8}
+    missing = recipe("none", init=tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="no such file; name a trained encoder, or leave it"):
+        train(missing)
+    with pytest.raises(ConfigError, match=r"init: .* has a .*mobile.*, the recipe says .*paper"):
+        DegradationStage(recipe(init=weights, kind="paper"))
+
+
 def test_resumed_run_with_labels_is_the_uninterrupted_one(kit, recipe):
     def labelled(name: str = "run", **changes):
         return recipe(name, label_weight=1.0, **changes)
@@ -291,6 +322,7 @@ def test_held_out_pairs_are_told_apart_without_learning(kit, recipe):
             "validation.batch: pairs need an even number, got 1",
         ),
         ({"crop": 256}, "crop: 256 px do not fit faces of 128 px"),
+        ({"contrast_weight": 0}, "contrast_weight: 0 leaves nothing to learn; set label_weight"),
         ({"pairs": "dasr"}, "crop: pairs dasr need the side of their patches"),
     ],
 )

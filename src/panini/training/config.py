@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -86,6 +86,9 @@ class RunConfig(Config):
     """Newest checkpoints that stay, beside the best."""
     max_seconds: float | None = Field(default=None, gt=0)
     """Stop with a checkpoint after so many; the same command goes on. None = run to the end."""
+
+    init_remedy: ClassVar[str] = "run panini train warmup first"
+    """What to do where the file of an `init` is missing."""
 
     @property
     def beginning(self) -> dict[str, object]:

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -21,11 +21,14 @@ from torch.nn import functional as F
 
 from panini.checkpoints import load_degradation_encoder, load_tensors, save_tensors
 from panini.data import FaceBatches, Finisher, GroupBatch, Start, to_float
+from panini.errors import ConfigError
 from panini.losses import degradation_numbers, info_nce
 from panini.models.degradation_encoder import DegradationEncoder, DegradationEncoderConfig, Kind
 from panini.training.checkpointing import BEST
 from panini.training.inputs import check_inputs
 from panini.training.run import Engine, RunConfig, Stage, fit, full_disk_told
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 WEIGHTS = "degradation_encoder.safetensors"
 KIND = "degradation-encoder"
@@ -34,6 +37,11 @@ KIND = "degradation-encoder"
 class DegradationRunConfig(RunConfig):
     """Recipe of stage 1."""
 
+    init: Path | None = None
+    """A trained encoder to go on from: weights of this stage, a network that has one, or a shipped
+    model's name. None = a new one, as in the paper."""
+    contrast_weight: float = Field(default=1, ge=0, allow_inf_nan=False)
+    """Of the contrast; 0 = labels alone, for an encoder that is there already."""
     pairs: Literal["udrl", "dasr"] = "udrl"
     """"udrl": different faces under one degradation; "dasr": two crops of one degraded face."""
     kind: Kind = "mobile"
@@ -52,6 +60,8 @@ class DegradationRunConfig(RunConfig):
     label_weight: float = Field(default=0, ge=0)
     """Of a linear layer's task to read the numbers of Eq. 10 from v_DR. The paper has no labels;
     where we degrade the faces ourselves they cost nothing. 0 = the paper's."""
+    label_shares: tuple[Share, Share, Share, Share] = (1, 1, 1, 1)
+    """What blur σ, downsampling rate, noise and JPEG quality each count in that task."""
     calibration_floor: float = Field(default=0.03, gt=0)
     """See `calibrate`."""
 
@@ -81,9 +91,18 @@ class DegradationRunConfig(RunConfig):
             )
         if self.label_weight and self.data.task != "mfr":
             raise ValueError(f"label_weight: task {self.data.task!r} has no degradation numbers")
+        if not self.contrast_weight and not self.label_weight:
+            raise ValueError("contrast_weight: 0 leaves nothing to learn; set label_weight above 0")
         if self.pairs == "dasr" and not self.crop:
             raise ValueError("crop: pairs dasr need the side of their patches")
         return self
+
+    init_remedy: ClassVar[str] = "name a trained encoder, or leave it out"
+
+    @property
+    def beginning(self) -> dict[str, object]:
+        """The encoder that it begins with."""
+        return {"init": self.init}
 
 
 class _Contrast(torch.nn.Module):
@@ -122,7 +141,7 @@ class DegradationStage(Stage):
         self.config = config
         self.engine = Engine(config)
         torch.manual_seed(config.seed)
-        self.encoder = DegradationEncoder(DegradationEncoderConfig(kind=config.kind)).train()
+        self.encoder = _first_encoder(config).train()
         self.contrast = _Contrast(self.encoder, config.queue_size, config.seed)
         self.engine.place(self.encoder)
         self.contrast.to(self.engine.device)
@@ -144,8 +163,9 @@ class DegradationStage(Stage):
                 degradation = self.encoder(views[0])
                 query = F.normalize(self.encoder.project(degradation).float(), dim=1)
                 key = self._embed_keys(views[1])
-            loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
-            figures = {"info_nce": loss.detach(), "rank": self._rank(query, key)}
+            contrast = info_nce(query, key, self.contrast.queue, self.config.temperature)
+            figures = {"info_nce": contrast.detach(), "rank": self._rank(query, key)}
+            loss = self.config.contrast_weight * contrast
             if self.config.label_weight:
                 labels = self._label_loss(degradation.float(), batch)
                 loss = loss + self.config.label_weight * labels
@@ -185,7 +205,8 @@ class DegradationStage(Stage):
         """How well the queries' v_DR tells what was done to them."""
         params = torch.cat([group.params for group in batch])
         paired = self.config.pairs == "udrl"
-        return degradation_numbers(self.teller(degradation), params[0::2] if paired else params)
+        params = params[0::2] if paired else params
+        return degradation_numbers(self.teller(degradation), params, self.config.label_shares)
 
     @torch.no_grad()
     def _embed_keys(self, keys: Tensor) -> Tensor:
@@ -202,7 +223,24 @@ class DegradationStage(Stage):
 
     def save(self, folder: Path, nimg: int) -> None:
         """Write the encoder, not calibrated."""
-        _write(self.encoder, folder, {"udrl_images": nimg})
+        first = {} if self.config.init is None else {"init": self.config.init.name}
+        _write(self.encoder, folder, {**first, "udrl_images": nimg})
+
+
+def _first_encoder(config: DegradationRunConfig) -> DegradationEncoder:
+    """The one to go on from, or a new one.
+
+    Raises:
+        CheckpointError: `init` holds none.
+        ConfigError: It is of another kind.
+    """
+    wanted = DegradationEncoderConfig(kind=config.kind)
+    if config.init is None:
+        return DegradationEncoder(wanted)
+    found = load_degradation_encoder(config.init)
+    if found.config != wanted:
+        raise ConfigError(f"init: {config.init} has a {found.config}, the recipe says {wanted}")
+    return found.requires_grad_(True)
 
 
 def _write(encoder: DegradationEncoder, folder: Path, provenance: Mapping[str, Any]) -> None:

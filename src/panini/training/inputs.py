@@ -17,7 +17,6 @@ _REMEDIES = {
     "adversarial.init": "name the file that the prior was converted from, or leave it out",
     "gan.init": _PRIOR,
     "gan.discriminator_init": "name the file that the prior was converted from, or leave it out",
-    "init": "run panini train warmup first",
     "degradation_encoder": "run panini train degradation first",
     "prior": _PRIOR,
     "teacher": _PRIOR,
@@ -63,6 +62,8 @@ def _is_data(key: str) -> bool:
 def _remedy(key: str, owner: Config) -> str:
     if isinstance(owner, SourceConfig):
         return _PRIOR
+    if key == "init" and isinstance(owner, RunConfig):
+        return owner.init_remedy
     ends = (text for end, text in _REMEDIES.items() if f".{key}".endswith(f".{end}"))
     return next(ends, _name_it(key))
 
