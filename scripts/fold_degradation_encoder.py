@@ -1,6 +1,6 @@
 """Put a degradation encoder that knows more behind masks and bands that learned with another.
 
-    python scripts/fold_degradation_encoder.py --encoder ENCODER.safetensors OUT.safetensors FACES.tar
+    python scripts/fold_degradation_encoder.py --encoder DRE.safetensors OUT.safetensors FACES.tar
 
 Masks and bands read v_DR, and have learned with the encoder that `--mfr` has. The new one's v_DR is
 brought into that space by an affine map (ridge, on degraded faces), and then moved along the
