@@ -17,7 +17,7 @@ from panini.editing import Explanation, explain, heat_map, vary
 from panini.editing.explanation_report import overview
 from panini.editing.pictures import masks_plot, sheet
 from panini.editing.variation_report import comparison_sheet
-from panini.images import read_rgb, write_rgb
+from panini.images import read_rgb
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "images"
@@ -78,19 +78,19 @@ def heat_of(told: Explanation) -> Image.Image:
 
 
 def main() -> None:
-    """Write docs/images/guide_{bias,variations,explain,invention}.png."""
+    """Write docs/images/guide_{bias,variations,explain,invention}.webp."""
     parser = argparse.ArgumentParser(description="Make the pictures of docs/editing.md again.")
     parser.add_argument("--model", default="mobile-mfr")
     restorer = Restorer.from_pretrained(parser.parse_args().model, "cpu")
     pictures = {
-        "guide_bias.png": bias_sheet,
-        "guide_variations.png": variations_sheet,
-        "guide_explain.png": explain_sheet,
-        "guide_invention.png": invention_sheet,
+        "guide_bias.webp": bias_sheet,
+        "guide_variations.webp": variations_sheet,
+        "guide_explain.webp": explain_sheet,
+        "guide_invention.webp": invention_sheet,
     }
     for name, make in pictures.items():
         picture = make(restorer)
-        write_rgb(DOCS / name, np.asarray(picture), overwrite=True)
+        picture.save(DOCS / name, quality=85, method=6)  # WebP: the repository stays small
         print(f"{DOCS / name}  {picture.width}x{picture.height}")
 
 

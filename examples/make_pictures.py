@@ -19,7 +19,7 @@ from panini import Restorer
 from panini.checkpoints import load_prior
 from panini.degradations import DegradationParams, bilinear_antialias, degrade
 from panini.evaluation.sheet import caption, picture_table
-from panini.images import RgbImage, to_uint8, write_rgb
+from panini.images import RgbImage, to_uint8
 from panini.models.mobile_stylegan import MobileStyleGAN
 
 HERE = Path(__file__).parent
@@ -92,13 +92,13 @@ def main() -> None:
     restorer = Restorer.from_pretrained(args.model, "cpu")
     truths = faces(load_prior(args.prior), len(LOW_SIDES))
     pictures = {
-        "before_after.png": before_after(restorer),
-        "contact_sheet.png": contact_sheet(restorer, truths),
+        "before_after.webp": before_after(restorer),
+        "contact_sheet.webp": contact_sheet(restorer, truths),
         "upscale.png": upscale_sheet(Restorer.from_pretrained(args.small_model, "cpu"), truths[:4]),
     }
     DOCS.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
-        write_rgb(DOCS / name, np.asarray(picture), overwrite=True)
+        picture.save(DOCS / name, quality=85, method=6)  # WebP: the repository stays small
         print(f"{DOCS / name}  {picture.width}x{picture.height}")
 
 

@@ -24,8 +24,8 @@ from panini.images import read_rgb, to_tensor
 from panini.models.panini_net import PaniniNet
 
 LARGEST = 60_000_000
-ROUNDED = ("encoder.", "fusion.")
-"""Parts whose weights `--bits` rounds: the prior stays as it is known."""
+ROUNDED = ("encoder.", "fusion.", "degradation_encoder.blocks.", "degradation_encoder.pointwise.")
+"""Parts whose weights `--bits` rounds: the prior stays as it is known, and the contrast's head."""
 FEW = 4096
 """Smaller weights are not worth it."""
 EXAMPLES = {"mfr": "face_lq.png", "sr16": "face_small.png"}
