@@ -182,9 +182,11 @@ def test_a_trained_encoder_goes_on_by_labels_alone(kit, recipe, tmp_path):
     for name, tensor in load_tensors(weights, kind="degradation-encoder")[0].items():
         torch.testing.assert_close(stage.encoder.state_dict()[name], tensor)
     before = kit.copy_of(stage.encoder)
-    stage.step(kit.batch(stage, paired=True), 0, 0)
+    batch = kit.batch(stage, paired=True)
+    assert stage.step(batch, 0, 0).keys() == {"labels"}
     changed = kit.changed(stage.encoder, before)
     assert changed
+    assert stage.validate(batch).keys() == {"labels"}
     assert not any(name.startswith("head.") for name in changed)  # only the contrast reads it
     stage.save(tmp_path, 8)
     told = load_tensors(tmp_path / WEIGHTS, kind="degradation-encoder")[1]["provenance"]

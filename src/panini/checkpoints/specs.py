@@ -28,7 +28,7 @@ class Spec:
 SPECS: dict[str, Spec] = {
     "mobile-mfr": Spec(
         file="mobile-mfr.safetensors",
-        sha256="5871d7c258885c9b194960ee1c4a607480bfee1620111eb873d6019501cce8fa",
+        sha256="52a6b3abb63ddabd0f03a57c1b175b23e72df9ea2ca17a1e6c8910336f216ea8",
         licence="research and non-commercial use only, see NOTICE",
     ),
     "mobile-sr16": Spec(

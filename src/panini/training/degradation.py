@@ -156,34 +156,46 @@ class DegradationStage(Stage):
 
     def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
         """One step on pairs: faces 2k and 2k+1 share their degradation."""
-        engine = self.engine
+        engine, config = self.engine, self.config
+        figures: dict[str, Tensor] = {}
+        key: Tensor | None = None
+        loss = torch.zeros((), device=engine.device)
         with engine.section("forward"):
-            views = self._views(batch, (step, engine.micro, engine.rank))
+            queries, keys = self._views(batch, (step, engine.micro, engine.rank))
             with engine.autocast():
-                degradation = self.encoder(views[0])
-                query = F.normalize(self.encoder.project(degradation).float(), dim=1)
-                key = self._embed_keys(views[1])
-            contrast = info_nce(query, key, self.contrast.queue, self.config.temperature)
-            figures = {"info_nce": contrast.detach(), "rank": self._rank(query, key)}
-            loss = self.config.contrast_weight * contrast
-            if self.config.label_weight:
+                degradation = self.encoder(queries)
+            if config.contrast_weight:
+                key, contrast, figures = self._compare_pairs(degradation, keys)
+                loss = loss + config.contrast_weight * contrast
+            if config.label_weight:
                 labels = self._label_loss(degradation.float(), batch)
-                loss = loss + self.config.label_weight * labels
+                loss = loss + config.label_weight * labels
                 figures["labels"] = labels.detach()
         engine.update("encoder", loss)
-        self.contrast.enqueue(engine.gather(key))
+        if key is not None:
+            self.contrast.enqueue(engine.gather(key))
         return figures
+
+    def _compare_pairs(
+        self, degradation: Tensor, keys: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The embedded keys, InfoNCE of the queries, and its figures."""
+        with self.engine.autocast():
+            query = F.normalize(self.encoder.project(degradation).float(), dim=1)
+            key = self._embed_keys(keys)
+        loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
+        return key, loss, {"info_nce": loss.detach(), "rank": self._rank(query, key)}
 
     @torch.no_grad()
     def validate(self, batch: list[GroupBatch]) -> dict[str, Tensor]:
-        """InfoNCE of held-out pairs against the queue."""
+        """InfoNCE of held-out pairs against the queue; without contrast, the labels' loss."""
         was = self.encoder.training
         self.encoder.eval()
-        query, key = (
-            F.normalize(self.encoder.project(self.encoder(view)), dim=1)
-            for view in self._views(batch, (0, 0, 0))
-        )
+        views = [self.encoder(view) for view in self._views(batch, (0, 0, 0))]
         self.encoder.train(was)
+        if not self.config.contrast_weight:
+            return {"labels": self._label_loss(views[0], batch)}
+        query, key = (F.normalize(self.encoder.project(view), dim=1) for view in views)
         loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
         return {"info_nce": loss, "rank": self._rank(query, key)}
 
