@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,15 +60,21 @@ def train(
     if int(os.environ.get("RANK", "0")) == 0:
         state = "weights and log" if done else "not at its end, go on with the same command: run"
         typer.echo(f"{state} in {resolved.out}")
-    _leave_group()
+    _end_among_others()
 
 
-def _leave_group() -> None:
-    """Part from the other processes: a process that ends inside a group may be aborted."""
+def _end_among_others() -> None:
+    """End here, where this is one of several processes and all it had to write is written.
+
+    The threads of a process group are sometimes torn down in an order that aborts the process (one
+    run in twenty), which its launcher takes for a failure of the whole run.
+    """
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _stage(name: StageName) -> tuple[Any, Any]:
