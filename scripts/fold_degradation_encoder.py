@@ -13,36 +13,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from graft_mfr import describe, probe
+from graft_mfr import Affine, describe, probe, ridge
 from torch import Tensor, nn
 
 from panini.checkpoints import load_degradation_encoder, load_model, save_model
 from panini.models.degradation_encoder import DegradationEncoder
 
-RIDGE = 5.0
-
-
-class Affine(NamedTuple):
-    """x ↦ x weight + bias."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, D) → (N, E)."""
-        return x @ self.weight + self.bias
-
-
-def regress(x: Tensor, y: Tensor) -> Affine:
-    """Ridge regression of (N, E) on standardised axes of (N, D)."""
-    mean, deviation = x.mean(0), x.std(0) + 1e-6
-    scaled = (x - mean) / deviation
-    gram = scaled.T @ scaled + RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
-    weight = torch.linalg.solve(gram, scaled.T @ (y - y.mean(0))) / deviation[:, None]
-    return Affine(weight, y.mean(0) - mean @ weight)
+INTO = 5.0
+"""Ridge of the map between the spaces."""
 
 
 def translate(old: Tensor, new: Tensor, octaves: Tensor, gain: float) -> Affine:
@@ -54,7 +34,7 @@ def translate(old: Tensor, new: Tensor, octaves: Tensor, gain: float) -> Affine:
         octaves: Of their downsampling rates, (N,).
         gain: Share of the difference of what the two tell that is carried over.
     """
-    into = regress(new, old)
+    into = ridge(new, old, INTO)
     known, better = probe(old, octaves), probe(new, octaves)
     told = known(old)
     away = told - told.mean()
@@ -95,7 +75,7 @@ def main() -> None:
     net.degradation_encoder.load_state_dict(net.degradation_encoder.state_dict() | body)
     new, _ = describe(net, options.faces, options.count)
     old, new = old.double(), new.double()
-    left = (regress(new, old)(new) - old).square().sum() / (old - old.mean(0)).square().sum()
+    left = (ridge(new, old, INTO)(new) - old).square().sum() / (old - old.mean(0)).square().sum()
     fold(net.degradation_encoder, translate(old, new, octaves, options.gain))
     provenance = {"network": str(options.mfr), "degradation_encoder": options.encoder.name}
     save_model(net, options.out, provenance=provenance)

@@ -52,15 +52,15 @@ LEAKY = 0.1
 """Slope of the masks' activation below 0."""
 
 
-class Octaves(NamedTuple):
-    """Octaves of the rate above `CELL`, linear in v_DR."""
+class Affine(NamedTuple):
+    """x ↦ x weight + bias, in double precision."""
 
     weight: Tensor
     bias: Tensor
 
-    def __call__(self, v_dr: Tensor) -> Tensor:
-        """(N, D) → (N,)."""
-        return v_dr.double() @ self.weight + self.bias
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, D) → (N,), or (N, E) where the weight has E columns."""
+        return x.double() @ self.weight + self.bias
 
 
 @torch.no_grad()
@@ -78,14 +78,20 @@ def describe(net: PaniniNet, shards: Sequence[Path], count: int) -> tuple[Tensor
     return torch.stack(vectors), torch.tensor(octaves, dtype=torch.float64)
 
 
-def probe(vectors: Tensor, octaves: Tensor) -> Octaves:
-    """Ridge regression on standardised axes."""
-    x = vectors.double()
+def ridge(x: Tensor, y: Tensor, strength: float) -> Affine:
+    """Ridge regression of y, (N,) or (N, E), on standardised axes of x, (N, D)."""
+    x, y = x.double(), y.double()
     mean, deviation = x.mean(0), x.std(0) + 1e-6
     scaled = (x - mean) / deviation
-    gram = scaled.T @ scaled + RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
-    weight = torch.linalg.solve(gram, scaled.T @ (octaves - octaves.mean())) / deviation
-    return Octaves(weight, octaves.mean() - mean @ weight)
+    gram = scaled.T @ scaled + strength * torch.eye(x.shape[1], dtype=x.dtype)
+    weight = torch.linalg.solve(gram, scaled.T @ (y - y.mean(0)))
+    weight = weight / (deviation if y.ndim == 1 else deviation[:, None])
+    return Affine(weight, y.mean(0) - mean @ weight)
+
+
+def probe(vectors: Tensor, octaves: Tensor) -> Affine:
+    """Octaves of the rate above `CELL`, linear in v_DR."""
+    return ridge(vectors, octaves, RIDGE)
 
 
 def graft(sr16: PaniniNet, mfr: PaniniNet) -> PaniniNet:
@@ -105,7 +111,7 @@ def graft(sr16: PaniniNet, mfr: PaniniNet) -> PaniniNet:
 
 
 @torch.no_grad()
-def make_linear(mlp: nn.Module, octaves: Octaves, base: Tensor, slope: Tensor) -> None:
+def make_linear(mlp: nn.Module, octaves: Affine, base: Tensor, slope: Tensor) -> None:
     """Logits base + slope · octaves, by two hidden units; the others wait for training."""
     assert isinstance(mlp, nn.Sequential)
     first, last = mlp[0], mlp[2]
@@ -123,7 +129,7 @@ def make_linear(mlp: nn.Module, octaves: Octaves, base: Tensor, slope: Tensor) -
 
 
 @torch.no_grad()
-def masks_follow(net: PaniniNet, sr16: PaniniNet, octaves: Octaves) -> None:
+def masks_follow(net: PaniniNet, sr16: PaniniNet, octaves: Affine) -> None:
     """Masks: sr16's at its rate, with a slope."""
     size = sr16.config.encoder.in_size
     logits = sr16.fusion.mask_logits(sr16.degradation(torch.zeros(1, 3, size, size)))
@@ -136,7 +142,7 @@ def masks_follow(net: PaniniNet, sr16: PaniniNet, octaves: Octaves) -> None:
 
 
 @torch.no_grad()
-def bands_follow(net: PaniniNet, octaves: Octaves) -> None:
+def bands_follow(net: PaniniNet, octaves: Affine) -> None:
     """Bands: half the photo's where its low side lies."""
     assert net.bands is not None
     low_side = net.config.in_size / CELL
@@ -146,7 +152,7 @@ def bands_follow(net: PaniniNet, octaves: Octaves) -> None:
 
 
 @torch.no_grad()
-def bands_half_way(net: PaniniNet, octaves: Octaves) -> PaniniNet:
+def bands_half_way(net: PaniniNet, octaves: Affine) -> PaniniNet:
     """The same network with logits of the shares half-way from what it has learned to the rule."""
     assert net.bands is not None
     ruled = copy.deepcopy(net)

@@ -54,6 +54,14 @@ def lines(out: Path, system: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def photos(folder: Path, face: Callable[..., Any], count: int) -> Path:
+    """A folder of different faces, 0.png and on."""
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(face(number)).save(folder / f"{number}.png")
+    return folder
+
+
 def test_the_truth_beats_the_input_that_comes_back_unchanged(
     plan: MakePlan, judge, drawing, weighing
 ) -> None:
@@ -186,10 +194,7 @@ def test_another_plan_is_refused_unless_it_starts_afresh(plan: MakePlan, judge, 
 def test_only_faces_that_are_new_or_have_changed_are_restored(
     plan: MakePlan, judge, drawing, tmp_path: Path, face
 ) -> None:
-    data = tmp_path / "photos"
-    data.mkdir()
-    for number in range(3):
-        Image.fromarray(face(number)).save(data / f"{number}.png")
+    data = photos(tmp_path / "photos", face, 3)
     run(plan(data=data, limit=2), [drawing("one", unchanged)], judge=judge)
     Image.fromarray(face(7)).save(data / "0.png")
     one = drawing("one", unchanged)
@@ -205,10 +210,7 @@ def test_only_faces_that_are_new_or_have_changed_are_restored(
 def test_an_evaluation_goes_on_once_a_damaged_file_is_mended(
     plan: MakePlan, judge, drawing, tmp_path: Path, face
 ) -> None:
-    data = tmp_path / "photos"
-    data.mkdir()
-    for number in range(4):
-        Image.fromarray(face(number)).save(data / f"{number}.png")
+    data = photos(tmp_path / "photos", face, 4)
     whole = (data / "3.png").read_bytes()
     (data / "3.png").write_bytes(whole[: len(whole) // 2])
     wish = plan(data=data, batch=1)
@@ -224,10 +226,7 @@ def test_an_evaluation_goes_on_once_a_damaged_file_is_mended(
 def test_distances_of_sets_follow_a_face_that_has_changed(
     plan: MakePlan, drawing, metrics_dir: Path, tmp_path: Path, face
 ) -> None:
-    data = tmp_path / "photos"
-    data.mkdir()
-    for number in range(3):
-        Image.fromarray(face(number)).save(data / f"{number}.png")
+    data = photos(tmp_path / "photos", face, 3)
     wish = plan(data=data, metrics=("fid",), metrics_dir=metrics_dir)
     before = run(wish, [drawing("one", unchanged)]).sets
     Image.fromarray(face(7)).save(data / "0.png")
