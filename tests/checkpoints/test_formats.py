@@ -18,9 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 from panini.checkpoints import (
     convert,
+    hub,
     load_degradation_encoder,
     load_model,
     load_network_prior,
@@ -32,6 +34,7 @@ from panini.checkpoints import (
     save_tensors,
 )
 from panini.checkpoints.convert import authors, stylegan2
+from panini.cli.main import app
 from panini.errors import CheckpointError
 from panini.models.degradation_encoder import DegradationEncoder
 from panini.models.panini_net import PaniniNet, named_config
@@ -544,3 +547,21 @@ def test_a_network_keeps_the_prior_that_restoration_changed(tmp_path):
     # Without one, it is the prior inside.
     save_model(net, path, provenance={})
     assert all(torch.equal(changed[n], t) for n, t in load_network_prior(path).state_dict().items())
+
+
+def test_a_conversion_keeps_the_prior_as_it_was(tmp_path):
+    before = PaniniNet(named_config("tiny")).prior
+    net = PaniniNet(named_config("tiny"))
+    save_model(net, tmp_path / "net.safetensors", provenance={}, prior=before)
+    convert(tmp_path / "net.safetensors", tmp_path / "again.safetensors")
+    for name, tensor in load_network_prior(tmp_path / "again.safetensors").state_dict().items():
+        assert torch.equal(tensor, before.state_dict()[name])
+
+
+def test_what_lies_on_the_hub_can_be_converted(tmp_path, monkeypatch):
+    net = PaniniNet(named_config("tiny"))
+    save_model(net, tmp_path / "net.safetensors", provenance={})
+    monkeypatch.setattr(hub, "fetch", {"hf://me/net": tmp_path / "net.safetensors"}.__getitem__)
+    out = tmp_path / "here.safetensors"
+    assert CliRunner().invoke(app, ["convert", "hf://me/net", str(out)]).exit_code == 0
+    assert recognise(out).kind == "panini-net"

@@ -207,6 +207,23 @@ def test_only_faces_that_are_new_or_have_changed_are_restored(
     assert fewer.seen == 0
 
 
+def test_a_face_that_changes_back_is_restored_again(
+    plan: MakePlan, judge, drawing, tmp_path: Path, face
+) -> None:
+    data = photos(tmp_path / "photos", face, 2)
+    first = (data / "0.png").read_bytes()
+    wish = plan(data=data)
+    before = run(wish, [drawing("one", unchanged)], judge=judge)
+    picture = (wish.out / "restored" / "one" / "0.png").read_bytes()
+    Image.fromarray(face(7)).save(data / "0.png")
+    run(wish, [drawing("one", unchanged)], judge=judge)
+    (data / "0.png").write_bytes(first)
+    after = run(wish, [drawing("one", unchanged)], judge=judge)
+    for again, row in zip(after.rows["one"], before.rows["one"], strict=True):
+        assert again.scores == pytest.approx(row.scores, rel=1e-4)
+    assert (wish.out / "restored" / "one" / "0.png").read_bytes() == picture
+
+
 def test_an_evaluation_goes_on_once_a_damaged_file_is_mended(
     plan: MakePlan, judge, drawing, tmp_path: Path, face
 ) -> None:

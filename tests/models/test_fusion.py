@@ -130,6 +130,7 @@ def test_initial_share_of_the_prior_is_the_configured_one():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"initial_prior": {32: 0.5}}, "initial_prior names level 32, fused are "),
         ({"initial_prior": {8: 1.0}}, r"initial_prior of level 8 must be in \(0, 1\), got 1.0"),
         ({"initial_prior": {8: 0.5}, "shared_mlp": True}, "needs one MLP per level"),
     ],

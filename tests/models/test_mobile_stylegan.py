@@ -236,13 +236,14 @@ def test_an_anchor_is_what_the_face_shrinks_to():
         assert torch.equal(same, prior.synthesis(ws, size=size))
 
 
-def test_an_anchored_window_is_that_part_of_the_whole_but_for_its_edges():
+@pytest.mark.parametrize(("anchor", "edge"), [(64, 64), (256, 32)])
+def test_an_anchored_window_is_that_part_of_the_whole_but_for_its_edges(anchor, edge):
     prior = build(512)
     ws = random_ws(prior)
     window = Window(top=20, left=8, side=24)
-    part = prior.synthesis(ws, window=window, anchor=256)
-    whole = window.crop(prior.synthesis(ws, anchor=256))
-    inside = (..., slice(32, -32), slice(32, -32))
+    part = prior.synthesis(ws, window=window, anchor=anchor)
+    whole = window.crop(prior.synthesis(ws, anchor=anchor))
+    inside = (..., slice(edge, -edge), slice(edge, -edge))
     torch.testing.assert_close(part[inside], whole[inside])
 
 

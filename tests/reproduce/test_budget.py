@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from panini.errors import ConfigError
 from panini.evaluation import Plan
@@ -100,6 +101,11 @@ def test_metrics_of_the_other_task_are_left_out():
     assert everything is not None
     assert {"psnr", "theta"} <= set(everything)
     assert not {"lpips", "identity", "fid", "kid"} & set(everything)
+
+
+def test_a_misspelt_metric_is_refused():
+    with pytest.raises(ValidationError, match="metric 'lpisp': not known; known: "):
+        EvaluationConfig(metrics=("psnr", "lpisp"))
 
 
 def test_only_the_paper_budget_has_the_papers_degradations():

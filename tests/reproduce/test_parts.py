@@ -107,6 +107,12 @@ def test_parts_differ_in_what_they_say(study):
         assert found["noise"]["low"] <= report["contrast"]["r2"]["noise"] <= found["noise"]["high"]
         assert found["same_face"]["count"] == 20
     assert "before the projection head" in " ".join(pairs["notes"])
+    recipes = [
+        yaml.safe_load((study / "runs" / name / "recipe.yaml").read_text())
+        for name in ("pairs-udrl", "pairs-dasr")
+    ]
+    shares = {recipe["warmup_images"] / recipe["images"] for recipe in recipes}
+    assert len(shares) == 1, "the rates would differ from step to step"
 
 
 def test_additions_are_two_runs_that_differ_in_one_thing(study):

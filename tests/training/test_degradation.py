@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -49,14 +50,27 @@ def test_a_run_leaves_an_encoder_that_the_next_stage_reads(recipe):
 
 def test_the_best_is_calibrated_too(recipe, shard):
     validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 8, "count": 4}
-    config = recipe(images=16, calibration_images=16, validation=validation)
+    config = recipe(images=32, calibration_images=16, validation=validation, queue_size=8)
     train(config)
     names = [config.out / WEIGHTS, config.out / "best" / WEIGHTS]
     (last, own), (best, told) = (load_tensors(path, kind="degradation-encoder") for path in names)
-    assert own["provenance"] == {"udrl_images": 16, "calibrated": True}
+    assert own["provenance"] == {"udrl_images": 32, "calibrated": True}
     assert told["provenance"]["calibrated"]
-    if told["provenance"]["udrl_images"] == 16:
+    if told["provenance"]["udrl_images"] == 32:
         assert all(torch.equal(last[name], best[name]) for name in last)
+
+
+def test_nothing_is_the_best_before_the_queue_is_full(recipe, shard):
+    """A random key of the start is too easy to tell: its figure would never be reached again."""
+    validation = {"source": {"kind": "shards", "paths": [shard]}, "every": 8, "count": 4}
+    config = recipe(images=40, calibration_images=0, validation=validation, queue_size=12)
+    train(config)
+    lines = [json.loads(line) for line in (config.out / "stats.jsonl").read_text().splitlines()]
+    told = {e["nimg"]: e["validation_info_nce"] for e in lines if "validation_info_nce" in e}
+    assert [nimg for nimg, figure in told.items() if figure is None] == [8, 16]
+    _, meta = load_tensors(config.out / "best" / WEIGHTS, kind="degradation-encoder")
+    finite = {nimg: figure for nimg, figure in told.items() if nimg > 16}
+    assert meta["provenance"]["udrl_images"] == min(finite, key=finite.__getitem__)
 
 
 def test_a_queue_holds_the_keys_of_a_batch(recipe):
@@ -238,7 +252,7 @@ def test_the_queue_drops_its_oldest_keys_first(recipe):
     contrast.enqueue(keys(1, 2, 3))
     contrast.enqueue(keys(4, 5, 6))
     assert contrast.queue[:, 0].tolist() == [6, 2, 3, 4, 5]
-    assert contrast.pointer.item() == 1
+    assert contrast.pointer.item() == 6
     contrast.enqueue(keys(7, 8))
     assert contrast.queue[:, 0].tolist() == [6, 7, 8, 4, 5]
 

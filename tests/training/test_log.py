@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -99,3 +100,16 @@ def test_a_section_that_fails_does_not_stay_open():
     with timer.section("backward"):
         pass
     assert timer.collect().keys() == {"backward"}
+
+
+def test_the_last_line_tells_what_a_short_run_saw(recipe):
+    config = recipe(log_every_s=1e6)
+    log = Log(config, Engine(config), 0)
+    for nimg, loss in ((2, 1.0), (4, 3.0)):
+        log.add({"loss": torch.tensor(loss), "off": torch.tensor(torch.nan)}, nimg)
+    assert not log.path.exists()
+    log.flush()
+    log.flush()
+    (line,) = log.path.read_text().splitlines()
+    found = json.loads(line)
+    assert (found["nimg"], found["loss"], found["off"]) == (4, 2.0, None)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from panini.checkpoints import load_model
+from panini.checkpoints import load_model, save_model
 from panini.errors import CheckpointError, ConfigError
 from panini.models.panini_net import PaniniNet, named_config
 from panini.training.network import (
     StartConfig,
+    TransferConfig,
     build_network,
     check_lq_size,
     freeze,
@@ -117,3 +118,12 @@ def test_latent_codes_alone_start_without_image_branches(prior, encoder_weights)
     rest, masks = trainable(net)
     assert {id(p) for p in rest} == {id(p) for p in net.encoder.parameters()}
     assert masks == []
+
+
+def test_a_constant_is_taken_over_with_the_masks_that_know_it(prior, tmp_path):
+    start = StartConfig(size="tiny", prior=prior, constant_masks=True)
+    source = build_network(start, 0)
+    save_model(source, tmp_path / "constant.safetensors", provenance={})
+    transfer = TransferConfig(source=tmp_path / "constant.safetensors")
+    net = build_network(start.model_copy(update={"transfer": transfer}), 1)
+    assert torch.equal(net.degradation_constant, source.degradation_constant)

@@ -13,7 +13,14 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from panini.checkpoints import load_model, load_prior, load_tensors, save_model, save_tensors
+from panini.checkpoints import (
+    load_model,
+    load_network_prior,
+    load_prior,
+    load_tensors,
+    save_model,
+    save_tensors,
+)
 from panini.config import load_config
 from panini.data import to_float
 from panini.errors import ConfigError, TrainingError
@@ -36,6 +43,7 @@ from panini.training.views import crop_pair, draw_window, view, view_side
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "models"
 IDENTITY = {"weights": "identity.safetensors"}
+HEAD = "heads.128.weight"
 ADVERSARIAL = {"scale": 128, "patch": 32, "max_channels": 8, "r1_weight": 1.0, "r1_every": 2}
 
 
@@ -105,6 +113,19 @@ def test_the_prior_is_trained_where_the_recipe_says_so(kit, recipe):
     assert changed == {"encoder", "fusion", "prior"}
     rates = [group["initial_lr"] for group in stage.optimizers["net"].param_groups]
     assert rates == pytest.approx([1e-3, 3e-3, 1e-4])
+
+
+def test_the_prior_as_it_was_is_kept_over_all_legs(recipe, tiny_weights):
+    learns = {"window": 64, "train_prior": 1.0, "train_prior_above": 32, "ema_half_life": 0}
+    first = load_network_prior(tiny_weights).state_dict()
+    leg = recipe("one", images=8, **learns)
+    train(leg)
+    second = recipe("two", init=leg.out / WEIGHTS, images=8, **learns)
+    train(second)
+    for out in (leg.out, second.out):
+        assert not torch.equal(load_model(out / WEIGHTS).prior.state_dict()[HEAD], first[HEAD])
+        kept = load_network_prior(out / WEIGHTS).state_dict()
+        assert all(torch.equal(kept[name], tensor) for name, tensor in first.items())
 
 
 def test_of_the_prior_only_what_is_large_may_be_trained(kit, recipe):
@@ -198,6 +219,12 @@ def test_every_figure_names_its_source_and_scale(kit, recipe):
         *(f"{loss}_prior_{scale}" for loss in ("l1", "perceptual") for scale in (64, 128)),
         *("theta", "theta_std", "norm", "adversarial", "d_real", "d_fake"),
     }
+
+
+def test_of_one_face_theta_has_no_deviation(kit, recipe, shard_group):
+    one = recipe(data=kit.data(shard_group | {"count": 1}))
+    stage = RestorationStage(one)
+    assert stage.step(kit.batch(stage), 0, 0)["theta_std"] == 0
 
 
 def test_groups_of_one_kind_have_figures_of_their_own(kit, recipe, shard_group):

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from panini.checkpoints import save_tensors
+from panini.checkpoints import load_tensors, save_tensors
+from panini.config import Config
 from panini.errors import ConfigError, DataError, TrainingError
 from panini.training.checkpointing import FOLDER, KIND, Checkpoints
 from panini.training.log import Log
@@ -201,6 +202,43 @@ def test_what_is_the_best_survives_a_stop(kit, recipe, shard):
     second = kit.state(longer)["meta"]["progress"]
     assert first["best_nimg"] == second["best_nimg"] == 2
     assert second["best"] == first["best"]
+
+
+def test_the_best_of_another_validation_does_not_count(kit, recipe, shard, caplog):
+    source = {"kind": "shards", "paths": [shard]}
+    validation = {"source": source, "every": 2, "count": 4}
+    config = recipe(images=8, validation=validation, warmup_images=0)
+    fit(OneNumber(config), config)
+    assert kit.state(config)["meta"]["progress"]["best_nimg"] == 2
+    often = recipe(images=9, validation=validation | {"every": 1}, warmup_images=0)
+    fit(OneNumber(often), often)
+    assert kit.state(often)["meta"]["progress"]["best_nimg"] == 2
+    other = recipe(images=12, validation=validation | {"seed": 1}, warmup_images=0)
+    with caplog.at_level(logging.INFO):
+        fit(OneNumber(other), other)
+    assert "the best, of 2 images, no longer counts" in caplog.text
+    assert kit.state(other)["meta"]["progress"]["best_nimg"] > 8
+
+
+def test_a_run_of_a_version_that_knew_fewer_keys_goes_on(recipe, monkeypatch):
+    class Beginning(Config):
+        size: str
+        later: int = 0
+
+    def begin(**fields):
+        beginning = property(lambda _: {"start": Beginning(**fields)})
+        monkeypatch.setattr(RunConfig, "beginning", beginning)
+
+    begin(size="tiny")
+    config = recipe()
+    fit(OneNumber(config), config)
+    tensors, meta = load_tensors(newest(config), kind=KIND)
+    del meta["beginning"]["start"]["later"]
+    save_tensors(tensors, newest(config), kind=KIND, meta=meta)
+    assert fit(OneNumber(config), config)
+    begin(size="tiny", later=1)
+    with pytest.raises(TrainingError, match="this run began with start"):
+        fit(OneNumber(config), config)
 
 
 def test_a_sheet_shows_the_validation_faces(recipe, shard):
@@ -447,17 +485,17 @@ def test_a_limit_on_files_is_a_full_disk(recipe):
 
 def test_a_log_that_cannot_be_written_stops_the_run_with_a_word(recipe, monkeypatch):
     config = recipe(log_every_s=-1.0)
+    begun = recipe("begun")
+    fit(OneNumber(begun), begun)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Log, "write", full)
-    told = r"run: cannot be written \(No space left on device\); "
+    told = r": cannot be written \(No space left on device\); "
     with pytest.raises(TrainingError, match=f"{told}there is no checkpoint yet: make room"):
         fit(OneNumber(config), config)
-    quiet = recipe()
-    fit(OneNumber(quiet), quiet)
-    longer = recipe(images=16, log_every_s=-1.0)
+    longer = recipe("begun", images=16, log_every_s=-1.0)
     with pytest.raises(TrainingError, match=rf"{told}0000000008\.safetensors is whole: make room"):
         fit(OneNumber(longer), longer)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from panini.checkpoints import load_model, load_prior, load_tensors, save_tensors
+from panini.checkpoints import load_model, load_prior, load_tensors, save_model, save_tensors
 from panini.errors import ConfigError
 from panini.models.degradation_encoder import DegradationEncoder
+from panini.models.panini_net import PaniniNet, named_config
 from panini.training.network import build_network, prior_features, start_from_prior
 from panini.training.run import WEIGHTS, fit
 from panini.training.warmup import LatentSpace, WarmupRunConfig, WarmupStage, train
@@ -184,3 +187,29 @@ def test_faces_of_another_size_are_refused(recipe, prior_group, kit):
     config = recipe(data=kit.data(prior_group) | {"lq_size": 512})
     with pytest.raises(ConfigError, match=r"data\.lq_size: the network takes faces of 128 px"):
         train(config)
+
+
+def test_validation_changes_nothing_of_what_is_left(kit, recipe, prior_group):
+    """Norms of the paper's encoder would take the validation faces into their statistics."""
+    validation = {"source": prior_group["source"], "every": 4, "count": 4}
+    looked, alone = recipe("looked", validation=validation), recipe("alone")
+    for config in (looked, alone):
+        assert not WarmupStage(config).ema.training
+        train(config)
+    ours, theirs = (load_model(config.out / WEIGHTS).state_dict() for config in (looked, alone))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_network_may_fuse_at_fewer_levels_than_its_prior_has(kit, recipe, tmp_path):
+    shape = named_config("tiny")
+    kept = {level: c for level, c in shape.fusion.prior_channels.items() if level <= 16}
+    fusion = replace(
+        shape.fusion,
+        prior_channels=kept,
+        image_channels={level: shape.fusion.image_channels[level] for level in kept},
+        initial_prior={},
+    )
+    path = tmp_path / "shape.safetensors"
+    save_model(PaniniNet(replace(shape, fusion=fusion)), path, provenance={})
+    stage = WarmupStage(recipe(size=str(path)))
+    assert stage.step(kit.batch(stage), 0, 0)["fused"].isfinite()

@@ -75,19 +75,20 @@ def convert(
     Raises:
         CheckpointError: As of `recognise`; or `out` exists or cannot be written.
     """
-    path, out = Path(path), Path(out)
+    source, out = resolve(path), Path(out)
     if out.suffix != ".safetensors":
         raise CheckpointError(f"{out}: expected a name that ends in .safetensors")
     if out.exists() and not overwrite:
         raise CheckpointError(f"{out}: exists already; add --overwrite to replace it")
-    weights = read(path)
+    weights = read(source)
     found = weights.recognition
     provenance = dict(found.provenance)
     if found.format not in ("ours", "random-face"):
-        origin = {"source": path.name, "sha256": sha256_of(path), "format": found.title}
+        origin = {"source": source.name, "sha256": sha256_of(source), "format": found.title}
         provenance = origin | {"ema": found.ema, "notes": list(found.notes)} | provenance
     meta = {"config": to_json(found.config), "provenance": provenance}
-    save_tensors(weights.state, out, kind=found.kind, meta=meta)
+    kept = {OWN_PRIOR + name: tensor for name, tensor in _own_prior(source).items()}
+    save_tensors(weights.state | kept, out, kind=found.kind, meta=meta)
     return found
 
 
@@ -139,12 +140,18 @@ def load_network_prior(name_or_path: str | os.PathLike[str]) -> StyleGAN2 | Mobi
 
 def _undo_restoration(prior: torch.nn.Module, source: Path) -> None:
     """Put back what a network's file keeps of its prior as it was."""
-    header = read_header(source)
-    kept = [] if header is None else [n for n in header.shapes if n.startswith(OWN_PRIOR)]
-    if kept:
-        state, _ = load_tensors(source, kind="panini-net", names=kept)
-        own = {name.removeprefix(OWN_PRIOR): tensor for name, tensor in state.items()}
+    if own := _own_prior(source):
         load_state(prior, prior.state_dict() | own, source)
+
+
+def _own_prior(source: Path) -> dict[str, Tensor]:
+    """The prior's tensors that a network's file keeps as they were, by their names in the prior."""
+    header = None if source.is_dir() else read_header(source)
+    kept = [] if header is None else [n for n in header.shapes if n.startswith(OWN_PRIOR)]
+    if not kept:
+        return {}
+    state, _ = load_tensors(source, kind="panini-net", names=kept)
+    return {name.removeprefix(OWN_PRIOR): tensor for name, tensor in state.items()}
 
 
 def load_degradation_encoder(name_or_path: str | os.PathLike[str]) -> DegradationEncoder:

@@ -194,9 +194,9 @@ def save_model(
     """
     state = net.state_dict()
     if prior is not None:
-        own = prior.state_dict().items()
-        kept = {name: tensor for name, tensor in own if not tensor.equal(state[f"prior.{name}"])}
-        state |= {OWN_PRIOR + name: tensor for name, tensor in kept.items()}
+        now = {name: state[f"prior.{name}"].cpu() for name in prior.state_dict()}
+        own = {name: tensor.cpu() for name, tensor in prior.state_dict().items()}
+        state |= {OWN_PRIOR + n: tensor for n, tensor in own.items() if not tensor.equal(now[n])}
     state = {
         name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
         for name, tensor in state.items()

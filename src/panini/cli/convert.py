@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-_FORMER = Path("mobile-prior")  # once said what the file is; files say so themselves now
+_FORMER = "mobile-prior"  # once said what the file is; files say so themselves now
 
 
 def convert(
     files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE OUT", help="The checkpoint, and the .safetensors to write."),
+        list[str],  # A Path would make hf:/owner of hf://owner.
+        typer.Argument(
+            metavar="FILE OUT",
+            help="The checkpoint (hf://owner/repo as well), and the .safetensors to write.",
+        ),
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
@@ -29,7 +32,7 @@ def convert(
         files = files[1:]
     if len(files) != 2:
         raise typer.BadParameter("expected FILE and OUT", param_hint="FILE OUT")
-    source, out = files
+    source, out = files[0], Path(files[1])
     for line in describe(source, convert_file(source, out, overwrite=overwrite)):
         typer.echo(line)
     typer.echo(f"written: {out}, {out.stat().st_size / 1e6:.1f} MB")

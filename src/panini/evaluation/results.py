@@ -104,17 +104,19 @@ class Results:
         _prepare(plan)
         self._open(wanted, {system.name: identity_of(system) for system in systems})
         scored = {*judge.metrics, *(name for name in plan.per_face if name not in METRICS)}
-        self.rows = {
-            system.name: {
-                row.key: row
-                for row in _read_rows(self._lines(system.name), scored, plan.remedy)
-                if row.mark == cases.marks.get(row.key)
-                and self.picture(system.name, row.key).is_file()
-            }
-            for system in systems
-        }
+        self.rows: dict[str, dict[str, FaceRow]] = {}
         """System → key → what is known. A face that has changed since, or whose picture is gone, is
         restored again; others than the plan's wait for a plan that has them."""
+        for system in systems:
+            # Of a face the last line is that of its picture.
+            last = {
+                row.key: row for row in _read_rows(self._lines(system.name), scored, self._remedy)
+            }
+            self.rows[system.name] = {
+                key: row
+                for key, row in last.items()
+                if row.mark == cases.marks.get(key) and self.picture(system.name, key).is_file()
+            }
 
     def picture(self, system: str, key: str) -> Path:
         """Where a restored face is, or will be."""

@@ -71,6 +71,14 @@ class DAFIConfig:
         if self.method not in get_args(Method):
             known = ", ".join(get_args(Method))
             raise ValueError(f"fusion method must be one of {known}, got {self.method!r}")
+        for level, share in self.initial_prior.items():
+            if level not in self.prior_channels:
+                fused = ", ".join(map(str, self.prior_channels))
+                raise ValueError(f"initial_prior names level {level}, fused are {fused}")
+            if not 0 < share < 1:
+                raise ValueError(f"initial_prior of level {level} must be in (0, 1), got {share}")
+        if self.initial_prior and self.shared_mlp:
+            raise ValueError("initial_prior needs one MLP per level (shared_mlp=False)")
 
 
 class SeparableBranch(nn.Module):
@@ -213,10 +221,6 @@ class DAFI(Fusion):
     def _start_masks(self) -> None:
         """Set the last biases so that the prior's mean share is the configured one."""
         for level, share in self.config.initial_prior.items():
-            if not 0 < share < 1:
-                raise ValueError(f"initial_prior of level {level} must be in (0, 1), got {share}")
-            if self.config.shared_mlp:
-                raise ValueError("initial_prior needs one MLP per level (shared_mlp=False)")
             last = self.mask_mlps.get_submodule(f"{level}.2")
             assert isinstance(last, nn.Linear)
             half = last.bias.shape[0] // 2

@@ -243,6 +243,8 @@ class MobileStyleGAN(GanPrior):
                 return image if window is None or cropped else window.crop(image)
             if anchor == 2 * side:
                 anchored = self.heads[str(anchor)](x, ws[:, -1])
+                if window is not None and anchor == window.level:
+                    anchored = window.crop(anchored)  # as the features are, once they are so large
             index = side.bit_length() - 3
             x = self.blocks[index](x, ws[:, 1 + 3 * index : 4 + 3 * index], cropped)
             side *= 2

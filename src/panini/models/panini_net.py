@@ -90,12 +90,15 @@ class PaniniConfig:
         self._check_fusion()
 
     def _check_anchor(self) -> None:
-        """Refuse a size at which the prior draws no smaller image."""
+        """Refuse a size at which the prior draws no smaller image.
+
+        Below 64 px the image is whole where the face may be a window of it.
+        """
         if not self.anchor_size:
             return
         if isinstance(self.prior, StyleGAN2Config):
             raise ValueError("anchor_size: StyleGAN2 adds up the images of all sizes already")
-        known = [2**k for k in range(3, 10) if 2**k < self.out_size]
+        known = [2**k for k in range(6, 10) if 2**k < self.out_size]
         if self.anchor_size not in known:
             raise ValueError(f"anchor_size: expected one of {known}, got {self.anchor_size}")
 

@@ -236,10 +236,11 @@ def pairs(study: Study) -> list[Path]:
 
 
 def _one_face_a_pair(recipe: DegradationRunConfig) -> dict[str, Any]:
-    """Half of the faces: DASR's pairs take one each."""
+    """Half of the faces: DASR's pairs take one each. Steps, and so the rates, stay the same."""
     groups = [group.model_copy(update={"count": group.count // 2}) for group in recipe.data.groups]
     data = recipe.data.model_copy(update={"groups": tuple(groups)})
-    return {"data": data, "images": recipe.images // 2}
+    halved = {"images": recipe.images // 2, "warmup_images": recipe.warmup_images // 2}
+    return {"data": data, **halved}
 
 
 def _probes(found: Mapping[str, ProbeReport]) -> str:

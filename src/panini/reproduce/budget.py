@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from panini.config import Config, load_config
 from panini.errors import ConfigError
@@ -44,6 +44,14 @@ class EvaluationConfig(Config):
     those that the paper prints."""
     seed: int = Field(default=0, ge=0)
     """Of the degradations."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_metrics(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        known = {*askable_metrics("mfr"), *askable_metrics("sr16"), *LPIPS_KINDS}
+        if unknown := [name for name in names or () if name not in known]:
+            raise ValueError(f"metric {unknown[0]!r}: not known; known: {', '.join(sorted(known))}")
+        return names
 
     def metrics_of(self, task: Task, *, plain: bool = False) -> tuple[str, ...] | None:
         """The metrics without those that the task does not have; None = all.

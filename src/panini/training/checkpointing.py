@@ -37,6 +37,8 @@ class Progress:
     """Where it was."""
     validated: int = 0
     """Image of the last validation."""
+    judgement: dict[str, Any] | None = None
+    """What the figures of validation are made of, see `RunConfig.judgement`; None = not known."""
     skipped: list[str] = field(default_factory=list)
     """What was wrong with each face that could not be read."""
 
@@ -53,7 +55,7 @@ class Checkpoints:
     def __init__(self, out: Path, keep: int, beginning: Mapping[str, object] | None = None) -> None:
         self.folder = out / FOLDER
         self.keep = keep
-        self.beginning = {key: _named(value) for key, value in (beginning or {}).items()}
+        self.beginning = dict(beginning or {})
 
     def all(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -82,7 +84,7 @@ class Checkpoints:
                     tensors[f"optimizer/{name}/{index}/{key}"] = value
         meta = {
             "progress": asdict(progress),
-            "beginning": self.beginning,
+            "beginning": as_json(self.beginning),
             "groups": {name: _sizes(opt) for name, opt in engine.optimizers.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in engine.scalers.items()},
         }
@@ -102,7 +104,7 @@ class Checkpoints:
         path = found[-1]
         try:
             tensors, meta = load_tensors(path, kind=KIND)
-            self._check_beginning(path, meta.get("beginning", self.beginning))
+            self._check_beginning(path, meta.get("beginning", as_json(self.beginning)))
             _check_names(modules, tensors)
             for name, module in modules.items():
                 module.load_state_dict(_below(tensors, f"module/{name}/"))
@@ -119,8 +121,9 @@ class Checkpoints:
             ) from error
 
     def _check_beginning(self, path: Path, known: Mapping[str, Any]) -> None:
-        for key, value in self.beginning.items():
-            if (found := known.get(key)) != value:
+        for key, given in self.beginning.items():
+            value = as_json(given)
+            if (found := _completed(known.get(key), given)) != value:
                 raise TrainingError(
                     f"{path}: this run began with {key} {found}, the recipe has {value}; choose "
                     "another `out`, or name again what it began with"
@@ -132,13 +135,29 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
 
-def _named(value: object) -> Any:
-    """As JSON, and files by their names alone: between legs a run may move to another machine."""
+def as_json(value: object) -> Any:
+    """A recipe's value, files by their names alone: between legs a run may change its machine."""
     if isinstance(value, Config):
-        return {key: _named(getattr(value, key)) for key in type(value).model_fields}
+        return {key: as_json(getattr(value, key)) for key in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {key: as_json(entry) for key, entry in value.items()}
     if isinstance(value, Path):
         return value.name
-    return [_named(entry) for entry in value] if isinstance(value, tuple | list) else value
+    return [as_json(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def _completed(found: Any, given: object) -> Any:
+    """What a checkpoint says of a value, with the defaults of keys that it is too old to have."""
+    if not isinstance(given, Config) or not isinstance(found, Mapping):
+        return found
+    fields = type(given).model_fields
+    defaults = {
+        key: as_json(field.get_default(call_default_factory=True))
+        for key, field in fields.items()
+        if not field.is_required()
+    }
+    entries = defaults | dict(found)
+    return {key: _completed(entry, getattr(given, key, None)) for key, entry in entries.items()}
 
 
 def _sizes(optimizer: torch.optim.Optimizer) -> list[int]:

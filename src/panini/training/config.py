@@ -91,6 +91,18 @@ class RunConfig(Config):
     """What to do where the file of an `init` is missing."""
 
     @property
+    def judgement(self) -> dict[str, object]:
+        """What makes the figure by which the best is chosen: two of other making do not compare."""
+        if self.validation is None:
+            return {}
+        faces = self.validation.model_dump(include={"source", "count", "gt_size", "seed"})
+        return {
+            "faces": faces,
+            "degradations": self.data.degradations,
+            "degradation_weights": self.data.degradation_weights,
+        }
+
+    @property
     def beginning(self) -> dict[str, object]:
         """What the run begins with: no leg of it may begin with something else."""
         return {}

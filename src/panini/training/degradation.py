@@ -100,6 +100,13 @@ class DegradationRunConfig(RunConfig):
     init_remedy: ClassVar[str] = "name a trained encoder, or leave it out"
 
     @property
+    def judgement(self) -> dict[str, object]:
+        """InfoNCE decides, which has the queue and the temperature in it; or the labels' loss."""
+        names = ("pairs", "crop", "queue_size", "temperature", "label_shares")
+        contrasts = bool(self.contrast_weight)
+        return super().judgement | {n: getattr(self, n) for n in names} | {"contrast": contrasts}
+
+    @property
     def beginning(self) -> dict[str, object]:
         """The encoder that it begins with."""
         return {"init": self.init}
@@ -131,7 +138,12 @@ class _Contrast(torch.nn.Module):
         # On the device throughout: reading the pointer would make the host wait.
         places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[places] = keys
-        self.pointer.add_(len(keys)).remainder_(len(self.queue))
+        self.pointer.add_(len(keys))
+
+    @property
+    def filled(self) -> Tensor:
+        """Whether every key of the queue is an image's, and none a random one of the start."""
+        return self.pointer >= len(self.queue)
 
 
 class DegradationStage(Stage):
@@ -188,7 +200,10 @@ class DegradationStage(Stage):
 
     @torch.no_grad()
     def validate(self, batch: list[GroupBatch]) -> dict[str, Tensor]:
-        """InfoNCE of held-out pairs against the queue; without contrast, the labels' loss."""
+        """InfoNCE of held-out pairs against the queue; without contrast, the labels' loss.
+
+        NaN, which is never the best, until the queue is full: a random key is too easy to tell.
+        """
         was = self.encoder.training
         self.encoder.eval()
         views = [self.encoder(view) for view in self._views(batch, (0, 0, 0))]
@@ -197,7 +212,8 @@ class DegradationStage(Stage):
             return {"labels": self._label_loss(views[0], batch)}
         query, key = (F.normalize(self.encoder.project(view), dim=1) for view in views)
         loss = info_nce(query, key, self.contrast.queue, self.config.temperature)
-        return {"info_nce": loss, "rank": self._rank(query, key)}
+        figures = {"info_nce": loss, "rank": self._rank(query, key)}
+        return {n: torch.where(self.contrast.filled, v, math.nan) for n, v in figures.items()}
 
     def _views(self, batch: list[GroupBatch], key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """Degraded images of the queries and of the keys; crops follow from (step, micro, rank)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -44,6 +45,8 @@ class Log:
         self.since = time.monotonic()
         self.nimg = nimg
         self.steps = 0
+        self.seen = nimg
+        self.skipped = 0
         if engine.main:
             _drop_lines_after(self.path, nimg)
         self.board = _board(config, nimg) if config.tensorboard and engine.main else None
@@ -66,14 +69,25 @@ class Log:
         for name, value in figures.items():
             self.values.setdefault(name, []).append(value.detach())
         self.steps += 1
-        elapsed = time.monotonic() - self.since
-        if elapsed < self.config.log_every_s:
+        self.skipped = skipped
+        self.seen = nimg
+        if time.monotonic() - self.since >= self.config.log_every_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write a line of what was added since the last.
+
+        Raises:
+            TrainingError: A loss was not finite.
+        """
+        if not self.steps:
             return
+        elapsed, nimg = time.monotonic() - self.since, self.seen
         self.engine.check()
         means = {
             name: float(torch.stack(values).float().mean()) for name, values in self.values.items()
         }
-        line = {"nimg": nimg, **self._pace(nimg, elapsed), "skipped_faces": skipped, **means}
+        line = {"nimg": nimg, **self._pace(nimg, elapsed), "skipped_faces": self.skipped, **means}
         self.write(line, nimg)
         self.values, self.since, self.nimg, self.steps = {}, time.monotonic(), nimg, 0
 
@@ -81,8 +95,13 @@ class Log:
         """One line, everywhere."""
         if not self.engine.main:
             return
+        # JSON has no NaN.
+        told = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in line.items()
+        }
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(told, allow_nan=False) + "\n")
         numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
         logger.info(
             "%d/%d images, %s",

@@ -128,15 +128,18 @@ def _transfer(net: PaniniNet, config: TransferConfig) -> None:
         )
     net.load_state_dict(own | fitting)
     logger.info("%d of %d tensors taken from %s", len(fitting), len(wanted), config.source)
-    if net.config.degradation_encoder is None and source.config.degradation_encoder is not None:
+    if net.config.degradation_encoder is None:
         net.degradation_constant.copy_(_constant(net, source))
 
 
 def _constant(net: PaniniNet, source: PaniniNet, num_samples: int = 32, seed: int = 0) -> Tensor:
-    """Mean v_DR that a network with a degradation encoder has of faces reduced to another's size.
+    """What the masks of a network know in the place of v_DR, where another has a constant.
 
-    Its masks know that vector, and not the random one of a new network.
+    Its own constant; or the mean v_DR that its degradation encoder has of faces reduced to the
+    other's size. The random vector of a new network they do not know.
     """
+    if source.config.degradation_encoder is None:
+        return source.degradation_constant
     generator = torch.Generator().manual_seed(seed)
     source.eval()
     values = []

@@ -272,7 +272,7 @@ class GanStage(Stage):
         loss = discriminator_adversarial(real_logits, fake_logits)
         if penalise:
             loss = loss + config.r1_gamma / 2 * config.r1_every * r1_penalty(real, real_logits)
-        self.engine.update("discriminator", loss, CLIP_NORM)
+        self.engine.update("discriminator", loss)
         sign = self.engine.gather(real_logits.detach().sign().mean().view(1)).mean()
         figures = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
         augmentation = self.modules.get("augmentation")

@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from panini.checkpoints import load_model, save_model
 from panini.config import Config
-from panini.data import GroupBatch, GroupConfig, to_float
+from panini.data import GroupBatch, GroupConfig, load_live_prior, to_float
 from panini.errors import ConfigError
 from panini.features.identity import ffhq_to_chip, load_identity
 from panini.features.vgg16 import VGG16, build_vgg16, load_vgg16
 from panini.metrics.lpips import LPIPS, load_lpips
 from panini.metrics.weights import read_tensors
 from panini.models.panini_net import PaniniNet
-from panini.models.prior import Window
+from panini.models.prior import GanPrior, Window
 from panini.training.critics import (
     AdversarialConfig,
     Critic,
@@ -188,6 +188,11 @@ class RestorationRunConfig(RunConfig):
         return self
 
     @property
+    def judgement(self) -> dict[str, object]:
+        """The perceptual distance decides."""
+        return super().judgement | {"perceptual": self.perceptual}
+
+    @property
     def beginning(self) -> dict[str, object]:
         """The weights that it begins with."""
         return {"init": self.init, "start": self.start}
@@ -254,6 +259,7 @@ class RestorationStage(Stage):
         self.config = config
         self.engine = Engine(config)
         self.net = freeze(_first_network(config), bands=not config.train_bands)
+        self.first_prior = _first_prior(config)
         check_lq_size(self.net, config)
         _check_recipe(self.net, config)
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
@@ -311,7 +317,9 @@ class RestorationStage(Stage):
             output = self.net(lq, window=window, size=size)
         images = output.image.float().split([len(group.lq) for group in batch])
         theta = output.theta.detach()
-        thetas = {"theta": theta.mean(), "theta_std": theta.std()} if output.masks else {}
+        # Of one face the deviation is 0, not NaN.
+        spread = theta.std(correction=0)
+        thetas = {"theta": theta.mean(), "theta_std": spread} if output.masks else {}
         return _Drawn(images, window, size, generator), thetas
 
     def _compare_all(
@@ -415,10 +423,10 @@ class RestorationStage(Stage):
         return [_at_size(x.float(), COMPARED_SIZE) for x in (lq, restored, gt)]
 
     def save(self, folder: Path, nimg: int) -> None:
-        """Write the average."""
+        """Write the average, and of the prior what restoration has changed, as it was."""
         first = self.config.init.name if self.config.init else str(self.config.start)
         provenance = {"init": first, "restoration_images": nimg}
-        save_model(self.ema, folder / WEIGHTS, provenance=provenance)
+        save_model(self.ema, folder / WEIGHTS, provenance=provenance, prior=self.first_prior)
 
 
 def _group_names(groups: Sequence[GroupConfig]) -> list[str]:
@@ -441,6 +449,13 @@ def _first_network(config: RestorationRunConfig) -> PaniniNet:
         return build_network(config.start, config.seed)
     assert config.init is not None  # the recipe saw to it
     return load_model(config.init)
+
+
+def _first_prior(config: RestorationRunConfig) -> GanPrior:
+    """As it was before any restoration, whatever leg this is: on the CPU."""
+    source = config.init if config.start is None else config.start.prior
+    assert source is not None  # the recipe saw to it
+    return load_live_prior(source)
 
 
 def learning_groups(

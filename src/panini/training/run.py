@@ -16,7 +16,7 @@ import torch
 from panini.data import FaceBatches, Finisher, Share, Start, batches
 from panini.data.batch import RawGroup
 from panini.errors import CheckpointError, ConfigError, ImageError, TrainingError
-from panini.training.checkpointing import BEST, Checkpoints, Progress
+from panini.training.checkpointing import BEST, Checkpoints, Progress, as_json
 from panini.training.config import RunConfig
 from panini.training.engine import Engine
 from panini.training.log import Log, SkippedFaces
@@ -89,6 +89,7 @@ def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
         checkpoints.clear_partial()
     progress = checkpoints.load(engine, stage.modules)
     _check_shared(engine, progress, config)
+    _keep_judgement(progress, config)
     if progress.nimg:
         logger.info("resumed at %d images from %s", progress.nimg, checkpoints.folder)
     share = Share(engine.rank, engine.world, config.accumulate)
@@ -110,6 +111,18 @@ def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
         log=Log(config, engine, progress.nimg),
         saved=time.monotonic(),
     )
+
+
+def _keep_judgement(progress: Progress, config: RunConfig) -> None:
+    """Forget the best where figures are made otherwise from now on: no later one could beat it."""
+    judgement = as_json(config.judgement)
+    if progress.best is not None and progress.judgement not in (None, judgement):
+        logger.info(
+            "the recipe validates otherwise than before: the best, of %d images, no longer counts",
+            progress.best_nimg,
+        )
+        progress.best = progress.best_nimg = None
+    progress.judgement = judgement
 
 
 def _make_folder(out: Path) -> None:
@@ -167,6 +180,7 @@ def _loop(run: _Run) -> bool:
             break
     if run.saved_nimg != progress.nimg:
         _checkpoint(run)
+    run.log.flush()
     done = progress.step == stop
     if not done:
         logger.info(

@@ -59,6 +59,12 @@ class WarmupRunConfig(RunConfig):
     """Learning rate of the mask MLPs, as a factor."""
 
     @property
+    def judgement(self) -> dict[str, object]:
+        """The sum of the losses decides."""
+        names = ("latent_weight", "image_weight", "fused_weight")
+        return super().judgement | {name: getattr(self, name) for name in names}
+
+    @property
     def beginning(self) -> dict[str, object]:
         """The weights that it begins with."""
         return {"start": self.start}
@@ -107,7 +113,7 @@ class WarmupStage(Stage):
         self.engine = Engine(config)
         self.net = build_network(config.start, config.seed)
         check_lq_size(self.net, config)
-        self.ema = copy.deepcopy(self.net)
+        self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.latents = LatentSpace(self.net.prior).to(self.engine.device)
         for net in (self.net, self.ema):
             net.to(self.engine.device)
@@ -156,6 +162,8 @@ class WarmupStage(Stage):
         fused_error: list[Tensor] = []
 
         def fuse(level: int, prior: Tensor) -> Tensor:
+            if level not in net.fusion.levels:
+                return prior
             image = net.fusion.image_feature(level, encoded.features[level])
             fused = net.fusion(level, prior, image, masks.get(level))
             deviation = truth[level].float().std(dim=(0, 2, 3), keepdim=True) + 1e-2
