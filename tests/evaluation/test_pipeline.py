@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from panini.data import resize_batch
 from panini.errors import CheckpointError, ConfigError, DataError, ImageError
 from panini.evaluation import Plan, run, verdicts
 from panini.evaluation.cases import Cases
 from panini.evaluation.output import FILES
-from panini.evaluation.sizes import resize
 from panini.images import to_tensor, write_whole
 from panini.metrics.distribution import FeatureNetwork
 from panini.metrics.judge import load_judge
@@ -308,7 +308,7 @@ def test_faces_are_compared_at_the_side_that_is_asked_for(
     assert case.gt.shape == (1024, 1024, 3)
     report = run(wish, [drawing("one", unchanged)], judge=load_judge(None, metrics=("psnr",)))
     (before, _) = report.rows.values()
-    enlarged = resize(to_tensor(case.lq), 1024)
+    enlarged = resize_batch(to_tensor(case.lq), 1024)
     expected = psnr(enlarged, to_tensor(case.gt)).item()
     assert before[0].scores["psnr"] == pytest.approx(expected, abs=0.01)
     assert before[0].scores["psnr"] == pytest.approx(before[0].scores["psnr_full"], abs=0.01)

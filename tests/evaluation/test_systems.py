@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from panini.consistency import project
+from panini.data import resize_batch
 from panini.evaluation import ConsistentSystem, input_system, network_system
-from panini.evaluation.sizes import resize
 from panini.evaluation.systems import Weighing, identity_of
 from panini.images import to_tensor, to_uint8
 from panini.metrics.psnr import stored
@@ -101,7 +101,7 @@ def test_images_are_judged_as_stored(face) -> None:
     image = to_tensor(face(0)) * 1.3 + 0.001
     (written,) = to_uint8(image)
     torch.testing.assert_close(stored(image), to_tensor(written), atol=1e-6, rtol=0)
-    assert resize(image, 256) is image
-    assert resize(image, 128).shape == (1, 3, 128, 128)
-    torch.testing.assert_close(resize(image, 128)[0, 0, 0, 0], image[0, 0, :2, :2].mean())
-    assert resize(image, 300).shape == (1, 3, 300, 300)
+    assert resize_batch(image, 256) is image
+    assert resize_batch(image, 128).shape == (1, 3, 128, 128)
+    torch.testing.assert_close(resize_batch(image, 128)[0, 0, 0, 0], image[0, 0, :2, :2].mean())
+    assert resize_batch(image, 300).shape == (1, 3, 300, 300)

@@ -1,6 +1,15 @@
 """Faces to train on: tar shards, folders, samples of a prior; degraded on the way out."""
 
-from panini.data.batch import FaceBatches, RawGroup, Share, Start, batches, resize, to_float
+from panini.data.batch import (
+    FaceBatches,
+    RawGroup,
+    Share,
+    Start,
+    batches,
+    resize,
+    resize_batch,
+    to_float,
+)
 from panini.data.config import DataConfig, DegradationConfig, GroupConfig, SourceConfig
 from panini.data.device import Finisher, GroupBatch, to_levels
 from panini.data.sources import Sample, draw_prior_faces, load_live_prior, open_source
@@ -22,6 +31,7 @@ __all__ = [
     "load_live_prior",
     "open_source",
     "resize",
+    "resize_batch",
     "to_float",
     "to_levels",
 ]

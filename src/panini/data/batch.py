@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from panini.data.config import DataConfig, GroupConfig
@@ -239,6 +240,16 @@ def resize(image: RgbImage, size: int) -> RgbImage:
     method = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_CUBIC
     resized = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=method)
     return np.asarray(resized, np.uint8)
+
+
+def resize_batch(images: Tensor, size: int) -> Tensor:
+    """`resize` of square images (N, 3, S, S)."""
+    side = images.shape[-1]
+    if side == size:
+        return images
+    if side > size:
+        return F.interpolate(images, (size, size), mode="area")
+    return F.interpolate(images, (size, size), mode="bicubic", align_corners=False)
 
 
 def to_float(images: Tensor) -> Tensor:

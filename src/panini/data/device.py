@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from panini.data.batch import RawGroup, to_float
+from panini.data.batch import RawGroup, resize_batch, to_float
 from panini.data.config import DataConfig, GroupConfig
 from panini.data.sources import load_live_prior
 from panini.degradations import DegradationParams, degrade_batch
@@ -97,7 +97,7 @@ class Finisher:
         )
         w = prior.w_avg + psi * (prior.mapping(z) - prior.w_avg)
         parts = [prior.synthesis(prior.broadcast(part)) for part in w.split(LIVE_CHUNK)]
-        faces = torch.cat([_resize(part, group.gt_size) for part in parts])
+        faces = torch.cat([resize_batch(part, group.gt_size) for part in parts])
         faces = torch.where(mirrored, faces.flip(-1), faces)
         return to_levels(faces), w
 
@@ -113,19 +113,10 @@ class Finisher:
             for sigma, rate, noise, jpeg in params.tolist()
         ]
         generator = torch.Generator(self.device).manual_seed(seed)
-        faces = to_float(to_levels(_resize(faces, size)))
+        faces = to_float(to_levels(resize_batch(faces, size)))
         return to_levels(degrade_batch(faces, entries, generator))
 
 
 def to_levels(images: Tensor) -> Tensor:
     """Float in [-1, 1], clamped → uint8 0..255; the inverse of `to_float`."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def _resize(faces: Tensor, size: int) -> Tensor:
-    """As `batch.resize`: area means when faces shrink, cubic when they grow."""
-    if faces.shape[-1] == size:
-        return faces
-    if faces.shape[-1] > size:
-        return F.interpolate(faces, (size, size), mode="area")
-    return F.interpolate(faces, (size, size), mode="bicubic", align_corners=False)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from panini.data import resize_batch
 from panini.degradations import bilinear_antialias
 from panini.evaluation.cases import Case
 from panini.evaluation.plan import FULL_SIZE, GRID, SR16_ONLY, Plan
-from panini.evaluation.sizes import resize
 from panini.evaluation.systems import Drawn
 from panini.images import RgbImage, to_tensor, to_uint8
 from panini.metrics.grid import grid_amplitude
@@ -53,9 +53,9 @@ class Scorer:
             For each system, N times metric → value; and the sharpness of the N truths.
         """
         truths = [self.tensor([case.gt]) for case in cases]
-        gt = torch.cat([resize(truth, self.plan.size) for truth in truths])
+        gt = torch.cat([resize_batch(truth, self.plan.size) for truth in truths])
         images = [stored(one.image) for one in drawn]
-        rows = self._judged(gt, [resize(image, self.plan.size) for image in images])
+        rows = self._judged(gt, [resize_batch(image, self.plan.size) for image in images])
         for own, one, image in zip(rows, drawn, images, strict=True):
             if GRID in self.plan.wanted:
                 for scores, value in zip(
@@ -78,7 +78,7 @@ class Scorer:
     def _at_full_size(self, case: Case, truth: Tensor, image: Tensor) -> dict[str, float]:
         found: dict[str, float] = {}
         if FULL_SIZE in self.plan.wanted:
-            found[FULL_SIZE] = _decibels(resize(image, truth.shape[-1]), truth)
+            found[FULL_SIZE] = _decibels(resize_batch(image, truth.shape[-1]), truth)
         if "faithfulness" in self.plan.wanted:
             (face,) = to_uint8(image)
             again = to_tensor(bilinear_antialias(face, case.lq.shape[0]))

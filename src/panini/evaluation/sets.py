@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from panini.data import resize_batch
 from panini.errors import DataError
 from panini.evaluation.cases import READERS, Cases, ahead
 from panini.evaluation.plan import SETS, Plan
 from panini.evaluation.report import SetDistance
 from panini.evaluation.results import Results
-from panini.evaluation.sizes import resize
 from panini.images import RgbImage, read_rgb, to_tensor, write_whole
 from panini.metrics.bootstrap import Interval
 from panini.metrics.distribution import (
@@ -122,7 +122,7 @@ def _describe(
     with ThreadPoolExecutor(READERS, "panini-read") as readers:
         for image in ahead(readers, images, 2 * READERS):
             seen.append(image.shape[0] if sides is None else sides[len(seen)])
-            features.append(network(resize(to_tensor(image).to(device), seen[-1])))
+            features.append(network(resize_batch(to_tensor(image).to(device), seen[-1])))
     return _Described(np.concatenate(features), seen)
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from panini.consistency import project
-from panini.evaluation.sizes import DEGRADED_SIZE, GT_SIZE, LQ_SIZE, resize
+from panini.data import resize_batch
+from panini.evaluation.sizes import DEGRADED_SIZE, GT_SIZE, LQ_SIZE
 from panini.images import to_tensor, to_uint8
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniNet, Task
@@ -112,14 +113,14 @@ class NetworkSystem:
     def __call__(self, lq: Tensor) -> Drawn:
         """Restore; the same tensor again gives what was drawn before."""
         if self._last is None or self._last[0] is not lq:
-            output = self.net(resize(lq, self.in_size), self.control, size=self.size)
+            output = self.net(resize_batch(lq, self.in_size), self.control, size=self.size)
             self._last = (lq, Drawn(output.image, output.theta))
         return self._last[1]
 
     @torch.inference_mode()
     def theta(self, lq: Tensor) -> Tensor:
         """θ without drawing the faces (Eq. 11)."""
-        return self.net.theta(resize(lq, self.in_size), self.control)
+        return self.net.theta(resize_batch(lq, self.in_size), self.control)
 
 
 class ConsistentSystem:

@@ -242,9 +242,10 @@ class MobileStyleGAN(GanPrior):
                     image = back_project(image, anchored, ANCHOR_STEPS)
                 return image if window is None or cropped else window.crop(image)
             if anchor == 2 * side:
-                anchored = self.heads[str(anchor)](x, ws[:, -1])
-                if window is not None and anchor == window.level:
-                    anchored = window.crop(anchored)  # as the features are, once they are so large
+                smaller: Tensor = self.heads[str(anchor)](x, ws[:, -1])
+                # Cut as the features are, once they are so large.
+                cut = window if window is not None and anchor == window.level else None
+                anchored = smaller if cut is None else cut.crop(smaller)
             index = side.bit_length() - 3
             x = self.blocks[index](x, ws[:, 1 + 3 * index : 4 + 3 * index], cropped)
             side *= 2

@@ -34,8 +34,9 @@ from torch import Tensor
 
 from panini.checkpoints.io import sha256_of
 from panini.checkpoints.torch_files import read_tree
+from panini.data import resize_batch
 from panini.errors import CheckpointError, MissingExtraError
-from panini.evaluation.sizes import DEGRADED_SIZE, resize
+from panini.evaluation.sizes import DEGRADED_SIZE
 from panini.evaluation.systems import Drawn
 from panini.models.panini_net import Task
 
@@ -99,10 +100,10 @@ class Peer:
         Returns:
             RGB in [-1, 1], (N, 3, 512, 512); a network that enlarges is reduced to that.
         """
-        faces = resize(lq.float(), self.in_size).clamp(-1, 1)
+        faces = resize_batch(lq.float(), self.in_size).clamp(-1, 1)
         # One by one, which is all that spandrel promises to take.
         drawn = [self._one(face[None].to(self.device)) for face in faces]
-        return Drawn(resize(torch.cat(drawn).float(), self.in_size).to(lq.device))
+        return Drawn(resize_batch(torch.cat(drawn).float(), self.in_size).to(lq.device))
 
     def _one(self, face: Tensor) -> Tensor:
         """(1, 3, 512, 512) in [-1, 1] → the same, times the network's scale."""

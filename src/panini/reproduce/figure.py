@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from panini.data import load_live_prior
-from panini.data import resize as resize_image
+from panini.data import load_live_prior, resize, resize_batch
 from panini.evaluation.cases import THETA_RATES, at_rate
 from panini.evaluation.sheet import picture_table
-from panini.evaluation.sizes import DEGRADED_SIZE, resize
+from panini.evaluation.sizes import DEGRADED_SIZE
 from panini.images import RgbImage, to_tensor, to_uint8
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniNet, PaniniOutput
@@ -85,7 +84,7 @@ def sheet(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], seed: int) -> I
     """Rows: each face at each rate; columns: input, `COLUMNS`, `BARE`, truth."""
     rows = []
     for key, image in faces:
-        gt = resize_image(image, DEGRADED_SIZE)
+        gt = resize(image, DEGRADED_SIZE)
         for rate in THETA_RATES:
             lq = at_rate(key, gt, seed, rate)
             outputs = _outputs(net, lq)
@@ -96,7 +95,7 @@ def sheet(net: PaniniNet, faces: Iterable[tuple[str, RgbImage]], seed: int) -> I
 
 def _outputs(net: PaniniNet, lq: RgbImage) -> list[PaniniOutput]:
     """Of `COLUMNS`, and of `BARE` where there are bands."""
-    given = resize(to_tensor(lq).to(next(net.parameters()).device), net.config.in_size)
+    given = resize_batch(to_tensor(lq).to(next(net.parameters()).device), net.config.in_size)
     size = min(DRAWN_SIZE, net.config.out_size)
     outputs = [net(given, control, size=size) for control in COLUMNS.values()]
     if net.bands is not None:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from panini.data import resize as resize_image
+from panini.data import resize, resize_batch
 from panini.evaluation.cases import THETA_RATES, at_rate, degraded, random_params
 from panini.evaluation.plan import Degradations
 from panini.evaluation.plots import Axes, Point, scatter
 from panini.evaluation.report import rises
-from panini.evaluation.sizes import DEGRADED_SIZE, resize
+from panini.evaluation.sizes import DEGRADED_SIZE
 from panini.evaluation.tables import table as grid
 from panini.images import RgbImage, to_tensor, write_whole
 from panini.metrics.bootstrap import Interval, mean_interval
@@ -103,7 +103,7 @@ def measure(
     """
     rates, drawn, numbers = [], [], []
     for key, image in faces:
-        gt = resize_image(image, DEGRADED_SIZE)
+        gt = resize(image, DEGRADED_SIZE)
         params = random_params(key, seed, degradations)
         inputs = [at_rate(key, gt, seed, rate) for rate in THETA_RATES]
         inputs.append(degraded(key, gt, seed, params))
@@ -120,7 +120,7 @@ def measure(
 def _theta(net: PaniniNet, images: Sequence[RgbImage]) -> list[float]:
     device = next(net.parameters()).device
     lq = torch.cat([to_tensor(image) for image in images]).to(device)
-    return net.theta(resize(lq, net.config.in_size)).tolist()
+    return net.theta(resize_batch(lq, net.config.in_size)).tolist()
 
 
 # ----------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ class DistilStage(Stage):
                 loss = loss + term
         figures["norm"] = engine.update("net", loss)
         if engine.stepping:
-            count = self.config.data.batch * engine.world * self.config.accumulate
+            count = engine.images_a_step
             update_ema(self.ema, self.net, count, self.config.ema_half_life, nimg)
         if self.critic is not None and fake is not None:
             with engine.section("discriminator"):

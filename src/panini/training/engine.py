@@ -65,6 +65,11 @@ class Engine:
         return self.rank == 0
 
     @property
+    def images_a_step(self) -> int:
+        """Of all processes together."""
+        return self.config.data.batch * self.world * self.config.accumulate
+
+    @property
     def stepping(self) -> bool:
         """Whether this batch is the last of its step: weights change now."""
         return self.micro + 1 == self.config.accumulate

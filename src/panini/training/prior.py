@@ -183,10 +183,6 @@ class GanStage(Stage):
                 )
         check_validation_size(self.config, self.net.size)
 
-    @property
-    def _images_a_step(self) -> int:
-        return self.config.data.batch * self.engine.world * self.config.accumulate
-
     def step(self, batch: list[GroupBatch], step: int, nimg: int) -> dict[str, Tensor]:
         """One update of the generator, then one of the discriminator."""
         engine = self.engine
@@ -199,7 +195,9 @@ class GanStage(Stage):
             loss = loss + self._regularise(len(real), step, random, figures)
         figures["norm"] = engine.update("net", loss)
         if engine.stepping:
-            update_ema(self.ema, self.net, self._images_a_step, self.config.ema_half_life, nimg)
+            update_ema(
+                self.ema, self.net, self.engine.images_a_step, self.config.ema_half_life, nimg
+            )
         with engine.section("discriminator"):
             figures |= self._learn(real, fake, step, random)
         return figures
@@ -278,7 +276,7 @@ class GanStage(Stage):
         augmentation = self.modules.get("augmentation")
         if isinstance(augmentation, Augmentation):
             if self.engine.stepping:
-                augmentation.adapt(sign, self._images_a_step, step)
+                augmentation.adapt(sign, self.engine.images_a_step, step)
             figures["augmented"] = augmentation.share.clone()
         return figures | {"sign_real": sign}
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from panini.checkpoints import load_model, save_model
 from panini.config import Config
+from panini.consistency import reduce
 from panini.data import GroupBatch, GroupConfig, load_live_prior, to_float
 from panini.errors import ConfigError
 from panini.features.identity import ffhq_to_chip, load_identity
@@ -293,7 +294,7 @@ class RestorationStage(Stage):
             term, fakes = self._listen(drawn, nimg, figures)
         norm = self.engine.update("net", loss + term)
         if self.engine.stepping:
-            count = self.config.data.batch * self.engine.world * self.config.accumulate
+            count = self.engine.images_a_step
             update_ema(self.ema, self.net, count, self.config.ema_half_life, nimg)
         with self.engine.section("discriminator"):
             for critic, fake in fakes:
@@ -378,7 +379,7 @@ class RestorationStage(Stage):
         side = restored.shape[-1]
         around = (left, IDENTITY_SCALE - left - side, top, IDENTITY_SCALE - top - side)
         chips = ffhq_to_chip(F.pad(restored, around))
-        truths = torch.cat([_at_size(to_float(part.gt), IDENTITY_SCALE) for part in batch])
+        truths = torch.cat([reduce(to_float(part.gt), IDENTITY_SCALE) for part in batch])
         true_chips = ffhq_to_chip(truths)
         with self.engine.autocast():
             with torch.no_grad():
@@ -402,7 +403,7 @@ class RestorationStage(Stage):
         lq, gt = (to_float(torch.cat(parts)) for parts in list(zip(*batch, strict=True))[:2])
         with self.engine.autocast():
             output = self.ema(lq)
-        restored, gt = (_at_size(x.float(), COMPARED_SIZE) for x in (output.image, gt))
+        restored, gt = (reduce(x.float(), COMPARED_SIZE) for x in (output.image, gt))
         figures = {
             "perceptual": self.perceptual(restored, gt).mean(),
             "l1": (restored - gt).abs().mean(),
@@ -420,7 +421,7 @@ class RestorationStage(Stage):
         lq, gt = (to_float(torch.cat(parts)) for parts in list(zip(*batch, strict=True))[:2])
         with self.engine.autocast():
             restored = self.ema(lq).image
-        return [_at_size(x.float(), COMPARED_SIZE) for x in (lq, restored, gt)]
+        return [reduce(x.float(), COMPARED_SIZE) for x in (lq, restored, gt)]
 
     def save(self, folder: Path, nimg: int) -> None:
         """Write the average, and of the prior what restoration has changed, as it was."""
@@ -436,12 +437,6 @@ def _group_names(groups: Sequence[GroupConfig]) -> list[str]:
     return [
         kind if count == 1 else f"{kind}{count}" for kind, count in zip(kinds, counts, strict=True)
     ]
-
-
-def _at_size(images: Tensor, size: int) -> Tensor:
-    if images.shape[-1] == size:
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
 def _first_network(config: RestorationRunConfig) -> PaniniNet:

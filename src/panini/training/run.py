@@ -76,11 +76,6 @@ class _Run:
     saved_nimg: int = -1
     """The image that it stands for."""
 
-    @property
-    def size(self) -> int:
-        """Images of a step, of all processes together."""
-        return self.config.data.batch * self.stage.engine.world * self.config.accumulate
-
 
 def _start(stage: Stage, config: RunConfig, *, paired: bool) -> _Run:
     engine = stage.engine
@@ -159,7 +154,7 @@ def _check_shared(engine: Engine, progress: Progress, config: RunConfig) -> None
 
 def _loop(run: _Run) -> bool:
     progress, config = run.progress, run.config
-    steps = math.ceil(max(config.images - progress.nimg, 0) / run.size)
+    steps = math.ceil(max(config.images - progress.nimg, 0) / run.stage.engine.images_a_step)
     stop = progress.step + steps
     pin = run.stage.engine.device.type == "cuda"
     first, last = progress.step * config.accumulate, stop * config.accumulate
@@ -167,7 +162,7 @@ def _loop(run: _Run) -> bool:
     while progress.step < stop:
         figures = _step(run, loader)
         progress.step += 1
-        progress.nimg += run.size
+        progress.nimg += run.stage.engine.images_a_step
         if progress.step % SHARE_EVERY == 0 or progress.step == stop:
             _share_skipped(run)
         run.log.add(figures, progress.nimg, skipped=len(progress.skipped))

@@ -129,7 +129,7 @@ class WarmupStage(Stage):
             loss = self._sum(losses)
         norm = self.engine.update("net", loss)
         if self.engine.stepping:
-            images = self.config.data.batch * self.engine.world * self.config.accumulate
+            images = self.engine.images_a_step
             update_ema(self.ema, self.net, images, self.config.ema_half_life, nimg)
         return {name: value.detach() for name, value in losses.items()} | {"norm": norm}
 

@@ -1,57 +1,18 @@
 """The authors' checkpoints (jianzhangcs/panini): their names to ours.
 
 Their training framework stores `generator.`, `discriminator.` and loss networks in one state
-dict. The functions here rename and reshape; they read no files and build no networks other than
-the mapping, whose mean style the authors do not store.
+dict. What is here are tables of names; `foreign` maps by them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from panini.checkpoints.convert.stylegan2 import MMGEN, counted_names, mean_style
-from panini.checkpoints.convert.stylegan2 import W_AVG_SAMPLES as W_AVG_SAMPLES
-from panini.checkpoints.convert.stylegan2 import W_AVG_SEED as W_AVG_SEED
-from panini.errors import CheckpointError
+from panini.checkpoints.convert.stylegan2 import MMGEN, counted_names
 from panini.models.stylegan2 import StyleGAN2Config
 
 SIZE = 1024
 FUSED_LEVELS = (4, 8, 16, 32, 64)
 MFR_RRDB_BLOCKS = 2
 SR_RRDB_BLOCKS = 23
-
-_IGNORED_SUFFIX = ".kernel"  # the fixed blur filter, which our networks build themselves
-
-
-def from_authors_mfr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of `PaniniNet` at size `mfr-1024` from the authors' MFR checkpoint.
-
-    Args:
-        state: Their `state_dict`; keys outside of `generator.` are left aside.
-
-    Returns:
-        Our state dict, complete; `prior.w_avg` is computed from the mapping network.
-
-    Raises:
-        CheckpointError: Keys are missing or unknown.
-    """
-    return _with_w_avg(_rename(state, mfr_names(), "generator."))
-
-
-def from_authors_sr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of `PaniniNet` at size `sr16-1024`; see `from_authors_mfr`."""
-    return _with_w_avg(_rename(state, sr_names(), "generator."))
-
-
-def from_authors_discriminator(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of `Discriminator` at 1024 px; keys outside of `discriminator.` are left aside.
-
-    Raises:
-        CheckpointError: Keys are missing or unknown.
-    """
-    return _rename(state, discriminator_names(), "discriminator.")
 
 
 def mfr_names() -> dict[str, str]:
@@ -149,28 +110,3 @@ def _add_attention(names: dict[str, str], theirs: str, ours: str) -> None:
     _add_layer(names, f"{theirs}.ChannelGate.mlp.3", f"{ours}.channel_mlp.2")
     names[f"{theirs}.SpatialGate.spatial.conv.weight"] = f"{ours}.spatial_conv.weight"
     _add_norm(names, f"{theirs}.SpatialGate.spatial.bn", f"{ours}.spatial_norm")
-
-
-def _rename(
-    state: Mapping[str, Tensor], names: Mapping[str, str], prefix: str
-) -> dict[str, Tensor]:
-    present = {key for key in state if key.startswith(prefix) and not key.endswith(_IGNORED_SUFFIX)}
-    missing, unknown = sorted(names.keys() - present), sorted(present - names.keys())
-    if missing or unknown:
-        raise CheckpointError(
-            f"not the authors' weights under '{prefix}': {len(missing)} keys are missing"
-            f" {missing[:3]}, {len(unknown)} are unknown {unknown[:3]};"
-            " is it the other task's checkpoint?"
-        )
-    return {ours: _reshape(ours, state[theirs]) for theirs, ours in names.items()}
-
-
-def _reshape(ours: str, tensor: Tensor) -> Tensor:
-    """Drop the axes of length one that their modulated layers keep for the batch."""
-    if tensor.ndim == 5:
-        return tensor.squeeze(0)
-    return tensor.flatten() if ours.endswith("to_rgb.bias") else tensor
-
-
-def _with_w_avg(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return state | {"prior.w_avg": mean_style(state, StyleGAN2Config(), "prior.")}
