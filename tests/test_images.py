@@ -206,3 +206,12 @@ def test_tensors_and_back(pixels: images.RgbImage) -> None:
     assert np.array_equal(first, pixels)
     assert second.min() == 0
     assert second.max() == 255
+
+
+def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path):
+    path = tmp_path / ("a" * 251 + ".png")
+    images.write_whole(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    with pytest.raises(ImageError, match=r"cannot be written \(File name too long\)"):
+        images.write_whole(tmp_path / ("a" * 252 + ".png"), b"whole")
+    assert list(tmp_path.iterdir()) == [path]

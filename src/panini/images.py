@@ -6,6 +6,7 @@ files to 8-bit RGB; `panini.photos` keeps what they carry beside it. Writing is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterable, Mapping
@@ -194,14 +195,20 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     Raises:
         ImageError: The folder cannot be written to, or the disk is full.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part = part_of(path)
     try:
         with part.open("xb") as file:
             file.write(content)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def part_of(path: Path) -> Path:
+    """A new name beside a file, under which it is written; short, for long names have no room."""
+    return path.with_name(f".panini-{uuid.uuid4().hex[:8]}.part{path.suffix}")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:

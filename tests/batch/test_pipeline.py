@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import Tensor, nn
 
-import panini.photos
 from panini.batch.pipeline import BatchOptions, run
 from panini.batch.plan import Job
 from panini.batch.report import Outcome, Report
-from panini.errors import ConfigError
+from panini.errors import CheckpointError, ConfigError
 from panini.faces.align import TEMPLATE
 from panini.faces.detect import Face
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniOutput
+from panini.photos import load_photo
 from panini.restorer import Restorer
 
 
@@ -102,9 +102,9 @@ def test_few_photos_are_in_memory(
 ) -> None:
     """However slow the caller is, and however many photos there are."""
     loaded: list[Any] = []
-    load = panini.photos.load_photo
+    load = load_photo
     monkeypatch.setattr(
-        "panini.photos.load_photo", lambda path: (loaded.append(path), load(path))[1]
+        "panini.batch.pipeline.load_photo", lambda path: (loaded.append(path), load(path))[1]
     )
     pulled: list[Job] = []
 
@@ -242,15 +242,61 @@ def test_existing_results(restorer: Restorer, tmp_path: Path) -> None:
 def test_faces_left_by_a_kill_are_replaced(restorer: Restorer, tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, 1)
     options = BatchOptions(save_faces=True)
-    list(run([job], restorer, options))
+
+    def work() -> Outcome:
+        with Report(tmp_path / "out", {}) as report:
+            assert not report.is_done(job)
+            return next(iter(run([job], restorer, options, report=report)))
+
+    assert work().state == "done"
     assert names(tmp_path / "out" / "faces") == ["0_1_lq.png", "0_1_restored.png"]
+    path = tmp_path / "out" / "report.jsonl"
+    begun, done = path.read_text().splitlines(keepends=True)
+    assert (json.loads(begun)["state"], json.loads(done)["state"]) == ("begun", "done")
     job.target.unlink()
-    (outcome,) = run([job], restorer, options)
-    assert outcome.error is not None
-    assert "0_1_lq.png: exists already" in outcome.error
-    with Report(tmp_path / "out", {}) as report:
-        (outcome,) = run([job], restorer, options, report=report)
-    assert outcome.state == "done"
+    path.write_text(begun)
+    assert work().state == "done"
+
+
+@pytest.mark.parametrize("name", ["faces/0_1_lq.png", "0_v1.png", "0_variations.png"])
+def test_what_others_put_beside_a_photo_stays(
+    name: str, restorer: Restorer, tmp_path: Path
+) -> None:
+    (job,) = make_jobs(tmp_path, 1)
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"mine")
+    options = BatchOptions(save_faces=True, variations=1)
+    for _ in range(2):  # the first run's line of its failure does not make it ours
+        with Report(tmp_path / "out", {}) as report:
+            (outcome,) = run([job], restorer, options, report=report)
+        assert outcome.error is not None
+        assert f"{theirs}: exists already" in outcome.error
+        assert theirs.read_bytes() == b"mine"
+    assert names(tmp_path / "out") == sorted({"report.jsonl", name.partition("/")[0]})
+
+
+def test_saved_faces_have_the_photos_profile_and_the_mark(
+    restorer: Restorer, tmp_path: Path
+) -> None:
+    (job,) = make_jobs(tmp_path, 1)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with Image.open(job.source) as image:
+        image.save(job.source, icc_profile=profile)
+    list(run([job], restorer, BatchOptions(save_faces=True)))
+    for kind, marked in (("lq", False), ("restored", True)):
+        with Image.open(tmp_path / "out" / "faces" / f"0_1_{kind}.png") as face:
+            face.load()
+            assert face.info["icc_profile"] == profile
+            assert ("xmp" in face.info or "XML:com.adobe.xmp" in face.info) == marked
+
+
+def test_a_missing_distance_is_told_before_the_work(restorer: Restorer, tmp_path: Path) -> None:
+    (job,) = make_jobs(tmp_path, 1)
+    options = BatchOptions(variations=1, metrics_dir=tmp_path / "none")
+    with pytest.raises(CheckpointError, match="none"):
+        list(run([job], restorer, options))
+    assert not job.target.exists()
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,23 @@ def test_one_file(tmp_path: Path) -> None:
 def test_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--format: cannot write 'psd'; use one of avif bmp"):
         make_plan([tmp_path / "a.jpg"], tmp_path / "out", suffix=".psd")
+
+
+def test_a_photo_that_is_called_like_a_saved_face_keeps_its_place(
+    folder: Path, tmp_path: Path
+) -> None:
+    touch(folder / "x.png", folder / "y.png", folder / "faces" / "x_1_lq.png")
+    plan = make_plan([folder], tmp_path / "out", recursive=True)
+    assert targets(plan, tmp_path / "out") == ["x.png", "y.png", "faces/x_1_lq.png"]
+    assert [job.beside.name for job in plan.jobs] == ["x.png.png", "y.png", "x_1_lq.png"]
+
+
+def test_what_is_left_out_of_a_folder_is_told(folder: Path, tmp_path: Path) -> None:
+    touch(folder / "a.png", folder / "b.jp2", folder / "c.JPE", folder / "note.txt")
+    touch(folder / "album" / "report.jsonl", folder / "album" / "d.png", folder / ".old" / "e.jp2")
+    plan = make_plan([folder], folder / "out", recursive=True)
+    assert targets(plan, folder / "out") == ["a.png"]
+    assert plan.left_out == [
+        f"{folder / 'album'}: holds the results of an earlier run, left out",
+        f"{folder}: 2 files left out of kinds that are not read (.jp2, .jpe)",
+    ]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from panini.batch.plan import Job
-from panini.batch.report import FACES, FaceRecord, Outcome, Report, Stamp, part_of
+from panini.batch.plan import FACES, Job
+from panini.batch.report import FaceRecord, Outcome, Report, Stamp
 from panini.errors import ImageError
-from panini.images import write_whole
+from panini.images import part_of, write_whole
 
 SETTINGS = {"model": "tiny 123", "prior_bias": {"64": 1.0}, "box": (1, 2)}
 
@@ -151,11 +151,10 @@ def test_name_that_is_not_utf8(job: Job) -> None:
 def test_sweep_takes_only_ours(job: Job, tmp_path: Path) -> None:
     folder = job.target.parent
     (folder / FACES).mkdir(parents=True)
-    left = [part_of(job.target), folder / ".a.png.0123abcd.part"]
-    left += [folder / FACES / ".a_1_lq.png.0123abcd.part", part_of(folder / "b.JPG")]
+    left = [part_of(job.target), part_of(folder / FACES / "a_1_lq.png"), part_of(folder / "b.JPG")]
     kept = ["a.jpg", ".a.part", ".notes.txt.0123abcd.part", "big.part", ".panini-x.part.png"]
     others = [folder / name for name in kept]
-    others.append(tmp_path / "out" / "elsewhere" / ".a.png.0123abcd.part")
+    others.append(part_of(tmp_path / "out" / "elsewhere" / "a.png"))
     others[-1].parent.mkdir()
     for path in left + others:
         path.touch()

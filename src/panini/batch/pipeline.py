@@ -17,14 +17,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from panini.batch.plan import Job, make_folder
-from panini.batch.report import FACES, FaceRecord, Outcome, Report, Stamp, part_of
+import numpy as np
+
+from panini.batch.plan import FACES, Job, make_folder
+from panini.batch.report import FaceRecord, Outcome, Report, Stamp
 from panini.errors import ConfigError, ImageError, NoFaceError, PaniniError
+from panini.images import check_output, part_of
+from panini.metadata import Metadata
+from panini.photos import Photo, WriteOptions, load_photo, variation_files, write_photo
 
 if TYPE_CHECKING:
     from panini.faces.detect import Face, FaceDetector
     from panini.images import RgbImage
-    from panini.photos import Photo
     from panini.restored import Restoration
     from panini.restorer import Restorer
 
@@ -136,6 +140,7 @@ def run(
         ImageError: The report cannot be written.
         ConfigError: `consistent` without a network for super-resolution, or options that
             contradict each other.
+        CheckpointError: The weights of the distance between variations are missing.
     """
     batch = _Batch(restorer, options, report)
     written: deque[Future[Outcome]] = deque()
@@ -191,6 +196,10 @@ class _Batch:
 
     def __init__(self, restorer: Restorer, options: BatchOptions, report: Report | None) -> None:
         options.check()
+        if options.variations and options.metrics_dir is not None:
+            from panini.editing.variation_report import load_distance
+
+            load_distance(options.metrics_dir, restorer.device)  # now, not after the first photo
         self._restorer = restorer.with_consistency(options.consistent)
         self._options = options
         self._report = report
@@ -210,8 +219,6 @@ class _Batch:
 
     def read(self, job: Job) -> _Read:
         """Load a photo, unless its result could not be written."""
-        from panini.photos import load_photo
-
         start = time.perf_counter()
         self._check_target(job)
         stamp = Stamp.of(job.source) if job.source.exists() else None
@@ -255,6 +262,8 @@ class _Batch:
                     match_colour=options.match_colour, grain=options.grain, seed=options.seed
                 ),
             )
+        if result.faces and (options.variations or options.save_faces):
+            self._begin(read.job, len(result.faces))
         if result.faces and options.variations:
             read.variations = self._vary(result, read.job.beside)
         seconds = time.perf_counter() - start
@@ -263,6 +272,29 @@ class _Batch:
             seconds -= self._detector.seconds
         read.seconds["restore"] = seconds
         return result
+
+    def _begin(self, job: Job, faces: int) -> None:
+        """Before anything is written beside a photo: refuse what is there of others.
+
+        Faces and variations are written before their photo. Where that is missing, the report tells
+        which of them are left from a run that was killed in between.
+
+        Raises:
+            ImageError: A file exists that no earlier run has made.
+        """
+        options, report = self._options, self._report
+        if options.overwrite or (report is not None and report.has_begun(job)):
+            return
+        files = [path for n in range(1, faces + 1) for path in _face_files(job.beside, n).values()]
+        if not options.save_faces:
+            files = []
+        if options.variations:
+            files += variation_files(job.beside, options.variations)
+        for path in files:
+            if path.exists():
+                check_output(path, overwrite=False)
+        if report is not None:
+            report.begin(job)
 
     def _vary(self, result: Restoration, target: Path) -> dict[str, Any]:
         from panini.editing import VariationOptions, write_variations
@@ -333,16 +365,16 @@ class _Batch:
 
     def _save_faces(self, result: Restoration, target: Path) -> None:
         """`faces/NAME_1_lq.png`, `faces/NAME_1_restored.png`, … beside the photo."""
-        import numpy as np
-
-        from panini.images import write_rgb
-
-        folder = target.parent / FACES
-        make_folder(folder)
+        make_folder(target.parent / FACES)
+        # The colours are the photo's, and mean what its profile says.
+        metadata = Metadata(icc_profile=result.photo.metadata.icc_profile)
         for number, face in enumerate(result.faces, start=1):
-            for kind, image in (("lq", face.lq), ("restored", face.restored)):
-                path = folder / f"{target.stem}_{number}_{kind}.png"
-                write_rgb(path, np.asarray(image), overwrite=self._replaces_extras)
+            mark = replace(result, faces=[face]).mark if self._options.mark else None
+            files = _face_files(target, number)
+            for kind, image, drawn in (("lq", face.lq, None), ("restored", face.restored, mark)):
+                options = WriteOptions(mark=drawn, overwrite=self._replaces_extras)
+                photo = Photo(rgb=np.asarray(image), metadata=metadata)
+                write_photo(files[kind], photo, options)
 
     def _fail(self, job: Job, error: BaseException, part: Path | None = None) -> Outcome:
         """Tell in one line why there is no result."""
@@ -363,8 +395,7 @@ class _Batch:
 
     @property
     def _replaces_extras(self) -> bool:
-        # Faces and variations are written before their photo. Where that is missing, a report
-        # shows that they are left from a run that was killed in between.
+        # With a report, what is there is ours: see `_begin`.
         return self._options.overwrite or self._report is not None
 
     def _check_target(self, job: Job) -> None:
@@ -379,3 +410,9 @@ class _Batch:
         if not self._options.overwrite:
             other = "" if self._report is None else ", of another photo or with other settings"
             raise ImageError(f"{target}: exists already{other}; --overwrite replaces it")
+
+
+def _face_files(target: Path, number: int) -> dict[str, Path]:
+    """Kind → file of a single face of the photo `target`."""
+    names = {kind: f"{target.stem}_{number}_{kind}.png" for kind in ("lq", "restored")}
+    return {kind: target.parent / FACES / name for kind, name in names.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,10 @@ from panini.photos import suffix_for, variation_files
 
 REPORT = "report.jsonl"
 """Name of the file that says that a folder holds results."""
+FACES = "faces"
+"""Folder of the single faces, beside their photo."""
+_FACE = re.compile(r"(.+)_[0-9]+_(?:lq|restored)\.png", re.IGNORECASE)
+"""Name of a single face; the group is what it has of its photo's."""
 _DOCUMENTS = frozenset(
     (".pdf", ".psd", ".jp2", ".jxl", ".jpe", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw", ".ico")
 )
@@ -45,6 +50,8 @@ class Plan:
     """The photos in their order; no two have the same target."""
     problems: list[str] = field(default_factory=list)
     """One line for each argument or folder that is no good."""
+    left_out: list[str] = field(default_factory=list)
+    """One line for each folder of earlier results, and for the files of kinds that are not read."""
 
 
 def make_plan(
@@ -80,8 +87,9 @@ def make_plan(
             raise ConfigError(f"--format: cannot write {suffix[1:]!r}; use one of {known}")
         check_format(Path(f"--format {suffix}"))
     problems: list[str] = []
+    left_out: list[str] = []
     found: dict[Path, Path] = {}
-    for source, name in _find(photos, out, recursive, problems):
+    for source, name in _find(photos, out, recursive, problems, left_out):
         found.setdefault(source, name)
     if out.suffix.lower() in FORMATS and not out.is_dir():
         if recursive:
@@ -99,7 +107,7 @@ def make_plan(
         jobs.append(Job(source=source, target=target))
     if jobs:
         make_folder(out)
-    return Plan(jobs=_with_stems(jobs, variations), problems=problems)
+    return Plan(jobs=_with_stems(jobs, variations), problems=problems, left_out=left_out)
 
 
 def make_folder(folder: Path) -> None:
@@ -115,13 +123,17 @@ def make_folder(folder: Path) -> None:
 
 
 def _find(
-    photos: Sequence[Path], out: Path, recursive: bool, problems: list[str]
+    photos: Sequence[Path],
+    out: Path,
+    recursive: bool,
+    problems: list[str],
+    left_out: list[str],
 ) -> Iterator[tuple[Path, Path]]:
     """(photo, its name below OUT) of every argument."""
     for photo in photos:
         try:
             if recursive and photo.is_dir():
-                inside = _photos_below(photo, out, problems)
+                inside = _photos_below(photo, out, problems, left_out)
                 yield from ((path, path.relative_to(photo)) for path in inside)
             else:
                 yield from ((path, Path(path.name)) for path in find_images([photo]))
@@ -131,7 +143,7 @@ def _find(
             problems.append(f"{photo}: cannot be read ({error.strerror})")
 
 
-def _photos_below(folder: Path, out: Path, problems: list[str]) -> list[Path]:
+def _photos_below(folder: Path, out: Path, problems: list[str], left_out: list[str]) -> list[Path]:
     """The photos of a tree, each folder's own before those of the folders in it."""
     if _same(folder, out):
         raise ImageError(f"{out}: is the folder of the photos itself; choose another output")
@@ -144,11 +156,25 @@ def _photos_below(folder: Path, out: Path, problems: list[str]) -> list[Path]:
     # Linked folders are not followed: they may lead back, and photos would be done twice.
     for place, folders, names in os.walk(folder, onerror=unreadable):
         here = Path(place)
+        left_out += _not_read(here, folders, names, out)
         folders[:] = sorted(name for name in folders if not _left_out(here / name, out))
         found += [path for name in sorted(names) if _is_photo(path := here / name)]
     if not found and len(problems) == known:
         raise ImageError(f"{folder}: the folder holds no image")
     return found
+
+
+def _not_read(here: Path, folders: list[str], names: list[str], out: Path) -> Iterator[str]:
+    """A line for each thing in a folder that somebody may miss among the results."""
+    for name in sorted(folders):
+        inner = here / name
+        if not name.startswith(".") and not _same(inner, out) and (inner / REPORT).is_file():
+            yield f"{inner}: holds the results of an earlier run, left out"
+    kinds = [suffix for name in names if (suffix := Path(name).suffix.lower()) in _DOCUMENTS]
+    if kinds:
+        files = "1 file" if len(kinds) == 1 else f"{len(kinds)} files"
+        told = ", ".join(sorted(set(kinds)))
+        yield f"{here}: {files} left out of kinds that are not read ({told})"
 
 
 def _left_out(folder: Path, out: Path) -> bool:
@@ -218,17 +244,30 @@ def _folded(path: Path) -> str:
 
 
 def _with_stems(jobs: Sequence[Job], variations: int) -> list[Job]:
-    """Jobs under whose stems no two write the same file beside their targets."""
+    """Jobs under whose stems no two write the same file beside their targets.
+
+    Single faces are reckoned with whether they are asked for or not: names stay the same.
+    """
     # All of them lie below one folder, so that their names tell them apart.
     stems = Counter(_folded(job.target.with_suffix("")) for job in jobs)
     targets = {_folded(job.target) for job in jobs}
+    as_faces = {_photo_of_face(job.target) for job in jobs}
 
     def clashes(job: Job) -> bool:
         files = variation_files(job.target, variations) if variations else []
         shared = stems[_folded(job.target.with_suffix(""))] > 1
-        return shared or not targets.isdisjoint(map(_folded, files))
+        is_face = _folded(job.target.with_suffix("")) in as_faces
+        return shared or is_face or not targets.isdisjoint(map(_folded, files))
 
     return [replace(job, stem=job.target.name) if clashes(job) else job for job in jobs]
+
+
+def _photo_of_face(target: Path) -> str | None:
+    """Of a target that has the name of a single face, its photo's without the suffix."""
+    named = _FACE.fullmatch(target.name)
+    if named is None or target.parent.name.casefold() != FACES:
+        return None
+    return _folded(target.parent.with_name(named[1]))
 
 
 def _check_not_a_file(out: Path) -> None:

@@ -3,7 +3,8 @@
 Each line is one JSON object about one photo:
 
     input, output       the photo as it was named, and the result below the folder of the report
-    state               done; copied (no face); skipped (no face, nothing written); failed
+    state               done; copied (no face); skipped (no face, nothing written); failed; begun:
+                        files beside the result follow, so that a later run knows them as ours
     faces               box (left, top, right, bottom; px of the photo), the model that drew it
                         and θ (null without masks) of each; theta_fixed: θ is the same for all
                         faces of that model
@@ -12,8 +13,8 @@ Each line is one JSON object about one photo:
     input_bytes, input_mtime_ns, output_bytes, settings
                         by which a later run sees that nothing has changed
 
-A photo done again gets a new line; its last one that is not `failed` tells of the result. A name
-that is not UTF-8 holds escaped surrogates, as Python's `os.fsdecode` gives them.
+A photo done again gets a new line; its last one that is not `failed` or `begun` tells of the
+result. A name that is not UTF-8 holds escaped surrogates, as Python's `os.fsdecode` gives them.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ import math
 import os
 import re
 import threading
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
-from panini.batch.plan import REPORT, Job, make_folder
+from panini.batch.plan import FACES, REPORT, Job, make_folder
 from panini.errors import ImageError
 from panini.images import OUTPUT_SUFFIXES
 
@@ -39,17 +39,11 @@ if TYPE_CHECKING:
     from panini.restored import RestoredFace
 
 State = Literal["done", "copied", "skipped", "failed"]
+_BEGUN = "begun"
 
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(OUTPUT_SUFFIXES))
-PART = re.compile(
-    rf"\.panini-[0-9a-f]{{8}}\.part(?:{_SUFFIXES})|\..+(?:{_SUFFIXES})\.[0-9a-f]{{8}}\.part",
-    re.IGNORECASE,
-)
-"""Names of results that are not whole yet, of `part_of` and of `images.write_whole`; a killed run
-leaves them behind."""
-
-FACES = "faces"
-"""Folder of the single faces, beside their photo."""
+PART = re.compile(rf"\.panini-[0-9a-f]{{8}}\.part(?:{_SUFFIXES})", re.IGNORECASE)
+"""Names of results that are not whole yet, of `images.part_of`; a killed run leaves them behind."""
 
 
 class Stamp(NamedTuple):
@@ -150,10 +144,12 @@ class Report:
             raise ImageError(f"{self._path}: cannot be written ({error.strerror})") from error
         try:
             _lock(self._file, self._path)
-            self._known = dict(_read(self._file))
+            told = list(_read(self._file))
         except BaseException:
             self._file.close()
             raise
+        self._known = {name: known for name, known in told if known.state != _BEGUN}
+        self._ours = {name for name, _ in told}
 
     def __enter__(self) -> Report:
         return self
@@ -177,6 +173,20 @@ class Report:
             return known.state == "skipped" or job.target.stat().st_size == known.output_bytes
         except OSError:
             return False
+
+    def has_begun(self, job: Job) -> bool:
+        """Whether files beside the result may be there that an earlier run has made."""
+        return self._name(job.target) in self._ours
+
+    def begin(self, job: Job) -> None:
+        """Note that files beside the result will be ours: none is there yet.
+
+        Raises:
+            ImageError: The disk is full.
+        """
+        line = {"input": str(job.source), "output": self._name(job.target), "state": _BEGUN}
+        empty = dict.fromkeys(("input_bytes", "input_mtime_ns", "output_bytes"))
+        self._write({**line, **empty, "settings": self._settings})
 
     def append(self, outcome: Outcome, output: Path | None = None) -> None:
         """Add a line. Safe from several threads.
@@ -203,6 +213,9 @@ class Report:
             "output_bytes": output.stat().st_size if output else None,
             "settings": self._settings,
         }
+        self._write(line)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
         # ASCII: a name that is not UTF-8 could not be encoded.
         content = json.dumps(line).encode("ascii") + b"\n"
         with self._guard:
@@ -230,11 +243,6 @@ class Report:
 
     def _name(self, target: Path) -> str:
         return target.relative_to(self._folder).as_posix()
-
-
-def part_of(target: Path) -> Path:
-    """A new name beside a result, under which it is written; short, for long names have no room."""
-    return target.with_name(f".panini-{uuid.uuid4().hex[:8]}.part{target.suffix}")
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

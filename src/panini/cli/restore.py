@@ -107,6 +107,8 @@ def restore(
     plan = make_plan(photos, out, recursive=recursive, suffix=suffix, variations=variations)
     for problem in plan.problems:
         complain(problem)
+    for line in plan.left_out:
+        typer.echo(shown(line), err=True)
     if not plan.jobs:
         raise typer.Exit(1)
     with _report(out, model, options) if recursive else nullcontext() as report:
@@ -162,6 +164,8 @@ def _restore_all(
                 advance()
         if len(outcomes) < len(todo):
             again = "; the same command goes on from there" if report else ""
+            if report and options.overwrite:
+                again = "; the same command without --overwrite goes on from there"
             complain(f"stopped: {len(outcomes)} of {len(todo)} photos done{again}")
             raise typer.Exit(INTERRUPTED)
     if report:

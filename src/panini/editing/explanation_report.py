@@ -22,13 +22,15 @@ from panini.editing.pictures import grey_map, heat_map, masks_plot, png, sheet
 from panini.editing.variation_report import comparison_sheet
 from panini.errors import ImageError
 from panini.images import write_whole
+from panini.photos import Mark, Photo, WriteOptions, encode_photo
 
 PAGE, DATA = "explain.html", "explain.json"
 
+_RESULT = "restored.png"
 _PICTURES = {
     "overview.png": "All at once",
     "input.png": "Input, as the network got it",
-    "restored.png": "Result",
+    _RESULT: "Result",
     "heatmap.png": "Where it was invented: grey is held by the photo, yellow to dark red is not",
     "invention.png": "The invention map alone: black 0, white 1",
     "spread.png": "Spread: how much equally plausible faces differ; white is 8 levels of 255",
@@ -104,6 +106,7 @@ def write_explanation(
     pictures = _pictures(explanation)
     facts = {**about, **to_dict(explanation)}
     contents = {name: png(image) for name, image in pictures.items()}
+    contents[_RESULT] = _marked(explanation)
     contents[DATA] = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode()
     contents[PAGE] = _page(facts, pictures, contents).encode()
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
@@ -121,6 +124,14 @@ def write_explanation(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return [folder / name for name in FILES]
+
+
+def _marked(explanation: Explanation) -> bytes:
+    """The drawn face as a PNG that says so."""
+    face = explanation.face
+    mark = Mark(model=face.model, thetas=(face.theta,))
+    photo = Photo(rgb=np.asarray(face.restored.convert("RGB")))
+    return bytes(encode_photo(_RESULT, photo, WriteOptions(mark=mark)))
 
 
 def to_dict(explanation: Explanation) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def _pictures(explanation: Explanation) -> dict[str, Image.Image]:
     result = face.restored.convert("RGB")
     images = {
         "input.png": face.lq,
-        "restored.png": face.restored,
+        _RESULT: face.restored,
         "heatmap.png": heat_map(np.asarray(result), invention.map),
         "invention.png": grey_map(invention.map),
         "spread.png": grey_map(invention.spread, _WHITE_SPREAD),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,8 @@ def write_variations(
     *photos, comparison = variation_files(target, options.count)
     for path in (*photos, comparison):
         check_output(path, overwrite=options.overwrite)
-    lpips = None if options.lpips_dir is None else _load_lpips(options.lpips_dir, restorer)
+    folder = options.lpips_dir
+    lpips = None if folder is None else load_distance(folder, restorer.device)
     bias = restoration.options.prior_bias
     varied = [
         vary(restorer, face, options.count, seed=options.seed, prior_bias=bias)
@@ -222,7 +224,13 @@ def _numbers(number: int, varied: Variations, lpips: LPIPS | None) -> FaceVariat
     )
 
 
-def _load_lpips(folder: Path, restorer: Restorer) -> LPIPS:
+@cache
+def load_distance(folder: Path, device: str) -> LPIPS:
+    """LPIPS, by which variations are compared; once for all photos.
+
+    Raises:
+        CheckpointError: Its weights are missing or damaged.
+    """
     from panini.metrics.lpips import load_lpips
 
-    return load_lpips(folder / _VGG, folder / _HEADS).to(restorer.device)
+    return load_lpips(folder / _VGG, folder / _HEADS).to(device)

@@ -41,7 +41,7 @@ _MAKE_ROOM = "make room there, and run the same command again: it goes on where 
 _FOLDERS = ("faces", "restored", "features")
 # Files of an evaluation are many, and read once or twice: fast is better than small.
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-# Bytes of a file's name: most file systems take 255, and `write_whole` adds to it while it writes.
+# Bytes of a file's name: most file systems take 255; the rest is for suffixes.
 _LONGEST = 255 - len("..png.01234567.part")
 
 

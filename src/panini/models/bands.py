@@ -60,8 +60,8 @@ class PhotoBands(nn.Module):
 
         Args:
             degradation: Degradation representation v_DR, (N, repr_dim).
-            control: A bias towards the prior lowers the shares, those finer than the finest
-                fused level like that level's; an `image_gain` multiplies them.
+            control: A bias towards the prior lowers the shares, those finer than 64 px, the finest
+                level that is fused, like that level's; an `image_gain` multiplies them.
         """
         logits = self.mask_mlp(degradation)
         if control is None:

@@ -22,7 +22,7 @@ class EncoderOutput:
     """What an encoder found in a batch of degraded faces."""
 
     features: dict[int, Tensor]
-    """Keyed by side, 4 px first: (N, C, side, side), before H_Conv of Eq. 2."""
+    """Keyed by side: (N, C, side, side), before H_Conv of Eq. 2."""
     ws: Tensor
     """Style vectors (W+), (N, num_ws, w_dim)."""
 

@@ -48,7 +48,7 @@ def prior_channels(prior: StyleGAN2Config | MobileStyleGANConfig) -> dict[int, i
 
 
 def image_channels(encoder: PaperEncoderConfig | MobileEncoderConfig) -> dict[int, int]:
-    """Channels of an encoder's feature at each level (px) up to 64, 4 px first."""
+    """Channels of an encoder's feature at each level (px) up to 64."""
     if isinstance(encoder, PaperEncoderConfig):
         return {level: encoder.widths[-1] for level in _LEVELS if level <= encoder.top_level}
     return {64 >> index: width for index, width in enumerate(encoder.channels)}
