@@ -8,7 +8,8 @@ restorer itself; the metrics; and what the caller waited for (faces that were no
 in time, pictures that were not written in time), with the report. Without --metrics-dir, only the
 metrics that need no network of their own are computed; with it, the frozen networks of the metrics
 (VGG-16, the face descriptor) are networks like the restorer, and are told apart from the arithmetic
-around them. Ends with 1 if the share of the time outside all networks is above --limit.
+around them. θ over four rates is the restorer's own: four passes of its encoders. Ends with 1 if
+the share of the time outside all networks is above --limit.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def main() -> None:
     rest = total - sum(report.seconds.values())
     print(f"{'loading, report':28} {rest / count:7.3f} s a face {rest / total:7.1%}")
     own = sum(report.seconds.get(step, 0.0) for step in OWN) / total
-    frozen = clock.seconds / total
-    print(f"restorer {own:.1%}, networks of the metrics {frozen:.1%}")
+    theta, frozen = report.seconds.get("theta", 0.0) / total, clock.seconds / total
+    print(f"restorer {own:.1%} (θ {theta:.1%} of it), networks of the metrics {frozen:.1%}")
     print(f"outside all networks {1 - own - frozen:.1%} of the time")
     if 1 - own - frozen > options.limit:
         raise SystemExit(1)

@@ -94,9 +94,11 @@ def load_feature_network(
     if path := FILES["inception"].find(folder):
         network = FeatureNetwork("inception", build_inception(read_tensors(path), path))
     else:
-        metric = "a distance of sets (fid, kid)"
+        metric = "a distance of sets (fid or kid)"
         path = find_weights(folder, "vgg16_caffe", metric, instead="inception")
         network = FeatureNetwork("vgg16_caffe", _PooledVgg(load_vgg16(path)))
+    # A sixth faster on a CPU.
+    network.network.to(memory_format=torch.channels_last)
     return network.to(device)
 
 
