@@ -94,7 +94,7 @@ def main() -> None:
     pictures = {
         "before_after.webp": before_after(restorer),
         "contact_sheet.webp": contact_sheet(restorer, truths),
-        "upscale.png": upscale_sheet(Restorer.from_pretrained(args.small_model, "cpu"), truths[:4]),
+        "upscale.webp": upscale_sheet(Restorer.from_pretrained(args.small_model, "cpu"), truths),
     }
     DOCS.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():

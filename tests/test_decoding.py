@@ -250,8 +250,30 @@ def bomb(kind: str) -> bytes:
 def test_size_is_refused_before_decoding(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.img"
     path.write_bytes(bomb(kind))
-    with pytest.raises(ImageError, match=r"more than \d+ megapixels"):
+    with pytest.raises(ImageError, match=r"a\.img: 30000x30000 px is more than 179 megapixels"):
         load_photo(path)
+
+
+def test_size_that_pillow_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(*_: object) -> None:
+        raise Image.DecompressionBombError
+
+    path = tmp_path / "a.img"
+    path.write_bytes(bomb("BMP"))
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, "BMP", (give_up, None))
+    with pytest.raises(ImageError, match=r"a\.img: more than 179 megapixels"):
+        load_photo(path)
+
+
+def test_whole_file_of_a_kind_that_is_not_read(rgb: np.ndarray, tmp_path: Path) -> None:
+    content = bytearray(by_pillow(Image.fromarray(rgb), "TIFF"))
+    # The same bytes, said to be of numbers that no colour picture of Pillow's has.
+    (count,) = struct.unpack_from("<H", content, 8)
+    (place,) = (p for p in range(10, 10 + 12 * count, 12) if content[p : p + 2] == b"\x1c\x01")
+    struct.pack_into("<HHIHH", content, place, 339, 3, 1, 3, 0)
+    with pytest.raises(ImageError, match=r"photo: .*of a kind that is not read .*floating point"):
+        load(bytes(content), tmp_path)
 
 
 def test_limit_of_the_caller(rgb: np.ndarray, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_empty_array() -> None:
 def test_existing_file_stays(pixels: images.RgbImage, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"mine")
-    with pytest.raises(ImageError, match="exists already; --overwrite"):
+    with pytest.raises(ImageError, match="exists already; to replace it: --overwrite"):
         images.write_rgb(path, pixels)
     assert path.read_bytes() == b"mine"
     images.write_rgb(path, pixels, overwrite=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,8 +11,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from panini.metadata import DIGITAL_SOURCE_TYPE, XMP_NAMESPACE, marked_xmp, upright_exif
-from panini.photos import Mark, Metadata, Photo, WriteOptions, load_photo, write_photo
+from panini.metadata import (
+    DIGITAL_SOURCE_TYPE,
+    XMP_NAMESPACE,
+    marked_xmp,
+    sized_exif,
+    upright_exif,
+)
+from panini.photos import Mark, Metadata, Photo, WriteOptions, enlarge, load_photo, write_photo
 
 HEIGHT, WIDTH = 24, 40
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -75,6 +82,50 @@ def test_exif_keeps_its_bytes() -> None:
     assert [a for a, b in zip(turned, upright, strict=True) if a != b] == [6]
     with pytest.raises(ValueError, match="not an EXIF block"):
         upright_exif(b"Exif\0\0whatever")
+
+
+def sized_block(order: str, kind: int) -> bytes:
+    """EXIF of a photo of 40x24 px that lies on its side: sizes of the file and of the photo."""
+
+    def directory(*entries: tuple[int, int, int]) -> bytes:
+        body = struct.pack(f"{order}H", len(entries))
+        for tag, type_, value in entries:
+            packed = struct.pack(f"{order}{'HH' if type_ == 3 else 'I'}", *[value, 0][: 5 - type_])
+            body += struct.pack(f"{order}HHI", tag, type_, 1) + packed
+        return body + bytes(4)
+
+    main = directory((0x0100, kind, 40), (0x0101, kind, 24), (0x0112, 3, 6), (0x8769, 4, 62))
+    head = b"Exif\0\0" + (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    return head + main + directory((0xA001, 3, 1), (0xA002, kind, 40), (0xA003, kind, 24))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [3, 4], ids=["short", "long"])
+def test_sizes_follow_the_photo(order: str, kind: int, rgb: np.ndarray, tmp_path: Path) -> None:
+    block = sized_block(order, kind)
+    content = by_pillow(Image.fromarray(rgb), "JPEG", exif=block)
+    photo = load(content, tmp_path)
+    for factor, suffix in ((1, ".jpg"), (2, ".png"), (1, ".tif")):
+        path = tmp_path / f"{factor}{suffix}"
+        write_photo(path, enlarge(photo, factor), WriteOptions())
+        with Image.open(path) as image:
+            exif = image.getexif()
+            details = exif.get_ifd(ExifTags.IFD.Exif)
+            assert (details[0xA002], details[0xA003]) == image.size == (24 * factor, 40 * factor)
+            assert (exif[0x0100], exif[0x0101]) == image.size
+            assert details[0xA001] == 1
+            if suffix != ".tif":
+                assert len(image.info["exif"].removeprefix(b"Exif\0\0")) == len(block) - 6
+
+
+def test_sizes_of_a_damaged_block_stay() -> None:
+    block = sized_block("<", 4)
+    assert sized_exif(block, (70_000, 24)) != block
+    for damaged in (block[:60], block[:100], b"whatever"):
+        assert sized_exif(damaged, (7, 7)) == damaged
+    # What is no number is none of these tags.
+    odd = block.replace(struct.pack("<HHI", 0xA002, 4, 1), struct.pack("<HHI", 0xA002, 2, 4))
+    assert sized_exif(odd, (40, 24)) == odd
 
 
 def statements(xmp: bytes) -> dict[str, list[str]]:

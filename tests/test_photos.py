@@ -260,3 +260,16 @@ def test_enlarged_at_its_depth(deep: np.ndarray, rgb: np.ndarray, alpha: np.ndar
     wide = Photo(rgb=np.zeros((1, 20_000_000, 3), np.uint8))
     with pytest.raises(ImageError, match="upscale 4: 80000000x4 px is more than 179 megapixels"):
         photos.enlarge(wide, 4)
+
+
+@pytest.mark.parametrize("profile", [None, b"ICC" * 40], ids=["simple", "extended"])
+def test_a_webp_without_loss_stays_one(tmp_path, rgb, profile):
+    Image.fromarray(rgb).save(tmp_path / "a.webp", lossless=True, icc_profile=profile)
+    photo = load_photo(tmp_path / "a.webp")
+    assert photo.lossless
+    write_photo(tmp_path / "b.webp", photo, WriteOptions())
+    np.testing.assert_array_equal(load_photo(tmp_path / "b.webp").rgb, rgb)
+    write_photo(tmp_path / "c.webp", photo, WriteOptions(quality=90))
+    assert not load_photo(tmp_path / "c.webp").lossless
+    Image.fromarray(rgb).save(tmp_path / "a.webp", quality=100, icc_profile=profile)
+    assert not load_photo(tmp_path / "a.webp").lossless

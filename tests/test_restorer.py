@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -204,7 +205,8 @@ def test_saved_with_metadata_and_a_mark(astronaut: np.ndarray, face: Face, tmp_p
     assert f'"boxes": [[{result.faces[0].box[0]:.1f}, ' in xmp
     assert '"models": ["echo"]' in xmp
     assert '"theta_fixed": [false]' in xmp
-    with pytest.raises(ImageError, match="exists already"):
+    words = "exists already; to replace it: --overwrite, in Python overwrite=True"
+    with pytest.raises(ImageError, match=words):
         result.save(tmp_path / "out.png")
     result.save(tmp_path / "out.png", overwrite=True, mark=False)
     assert load_photo(tmp_path / "out.png").metadata.xmp is None
@@ -373,7 +375,7 @@ def test_bias_by_level(astronaut: np.ndarray, face: Face) -> None:
     assert result.settings["prior_bias"] == {"64": 1.0, "32": -2.0}
     with pytest.raises(ConfigError, match="prior_bias: no level 128; this model has 32, 64"):
         knowing(net, face).restore(astronaut, prior_bias={128: 1.0})
-    with pytest.raises(ConfigError, match="prior_bias: expected a finite number, got inf"):
+    with pytest.raises(ConfigError, match="prior_bias: expected -3 to 3, got inf"):
         knowing(net, face).restore_aligned(astronaut, prior_bias={64: float("inf")})
 
 
@@ -384,10 +386,10 @@ def test_tiny_network(astronaut: np.ndarray, face: Face) -> None:
     (face,) = restorer.restore(astronaut).faces
     assert 0 < face.theta < 1
     assert face.restored.size == (net.config.out_size,) * 2
-    (trusting,) = restorer.restore(astronaut, prior_bias=4.0).faces
+    (trusting,) = restorer.restore(astronaut, prior_bias=3.0).faces
     assert trusting.theta > face.theta + 0.2
     finest = max(net.config.fusion.prior_channels)
-    (finely,) = restorer.restore(astronaut, prior_bias={finest: 4.0}).faces
+    (finely,) = restorer.restore(astronaut, prior_bias={finest: 3.0}).faces
     assert abs(finely.theta - trusting.theta) < 0.05
 
 
@@ -395,8 +397,15 @@ def test_tiny_network(astronaut: np.ndarray, face: Face) -> None:
     ("options", "words"),
     [
         ({"upscale": 3}, "upscale: expected 1, 2 or 4, got 3"),
-        ({"prior_bias": float("nan")}, "prior_bias: expected a finite number, got nan"),
+        ({"prior_bias": float("nan")}, "prior_bias: expected -3 to 3, got nan"),
+        ({"prior_bias": 5}, "prior_bias: expected -3 to 3, got 5"),
+        ({"prior_bias": {64: -3.01}}, "prior_bias: expected -3 to 3, got -3.01"),
+        ({"prior_bias": "64=1"}, r"prior_bias: expected a number, or numbers .*, got '64=1'"),
+        ({"prior_bias": None}, r"prior_bias: expected a number, or numbers .*, got None"),
+        ({"prior_bias": {64: "1"}}, r"prior_bias: expected a number, or numbers .*, got '1'"),
+        ({"prior_bias": {None: 1}}, "prior_bias: expected a level in px, got None"),
         ({"min_face": 3}, "min_face: expected at least 12 px, got 3"),
+        ({"min_face": "30"}, "min_face: expected at least 12 px, got '30'"),
     ],
 )
 def test_bad_options(options: dict, words: str) -> None:
@@ -418,6 +427,22 @@ def test_bad_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.effect_noise((64, 64), 50).save(whole, "JPEG")
     with pytest.raises(ImageError, match=r"image: is truncated or damaged"):
         restorer.restore(Image.open(BytesIO(whole.getvalue()[:-400])))
+
+
+@pytest.mark.parametrize("image", [None, b"\xff\xd8\xff", [[1, 2]], 7])
+def test_what_is_no_image(image: object) -> None:
+    restorer = Restorer(Echo(), device="cpu")
+    kind = type(image).__name__
+    words = rf"image: expected a path, a PIL image, or a uint8 array .*, got {kind}"
+    for restore in (restorer.restore, restorer.restore_aligned):
+        with pytest.raises(ImageError, match=words):
+            restore(image)
+
+
+def test_a_bias_of_another_library_is_a_number(astronaut: np.ndarray, face: Face) -> None:
+    bias = np.float32(0.5)
+    result = knowing(Echo(), face).restore(astronaut, prior_bias={np.int64(64): bias})
+    assert json.dumps(result.settings["prior_bias"]) == '{"64": 0.5}'
 
 
 def test_a_callers_array_may_change_afterwards() -> None:

@@ -28,7 +28,8 @@ BAD_EXIF = (struct.error, SyntaxError, ValueError, TypeError, KeyError, OSError,
 
 # Pillow knows more kinds; those are no photos, and some of them start other programs.
 _KINDS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError, struct.error)
 """What Pillow raises on files that are not as they should be."""
 
@@ -72,8 +73,11 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
         # By its path Pillow would map the file into memory, and then shears turned TIFFs (13.0).
         with path.open("rb") as file, quiet(), Image.open(file, formats=kinds) as image:
             check_size(image.size, str(path), max_pixels)
+            _mend_planes(image)
             yield image
     except Image.DecompressionBombError as error:
+        if size := _claimed_size(path, kinds):
+            check_size(size, str(path), max_pixels)
         raise ImageError(f"{path}: more than {MAX_PIXELS / 1e6:.0f} megapixels") from error
     except UnidentifiedImageError as error:
         if head[4:8] == b"ftyp" and not heif:
@@ -129,6 +133,11 @@ def orientation(image: Image.Image) -> int:
     return 1
 
 
+def in_planes(image: Image.Image) -> bool:
+    """A TIFF that has its colours in separate planes, each a picture of its own."""
+    return getattr(image, "tag_v2", {}).get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2
+
+
 def turn(array: ArrayT, value: int) -> ArrayT:
     """Bring (H, W) or (H, W, C) upright, by its EXIF orientation."""
     if value == 1:
@@ -168,6 +177,7 @@ def planes_in_memory(image: Image.Image) -> Planes:
     """
     try:
         with quiet():
+            _mend_planes(image)
             image.load()
             return planes(image)
     except UnsupportedError as error:
@@ -223,9 +233,57 @@ def _head(path: Path) -> bytes:
 
 
 def _unidentified(path: Path, head: bytes) -> str:
+    if head.startswith(_TIFF_MAGIC):
+        return (
+            f"{path}: begins like an image, but is truncated, damaged or of a kind that is not "
+            "read (such as floating point or 16 bits of Lab); save it as RGB with 8 or 16 bits"
+        )
     if head.startswith(_MAGIC) or head[4:8] == b"ftyp":
         return f"{path}: begins like an image, but is truncated or damaged; copy the file again"
     return f"{path}: not an image"
+
+
+def _claimed_size(path: Path, kinds: list[str]) -> tuple[int, int] | None:
+    """Width and height of an image that Pillow does not open for its size; None if not told."""
+    with contextlib.suppress(*DAMAGED, Image.DecompressionBombError), path.open("rb") as file:
+        head = file.read(16)
+        for kind in kinds:
+            factory, accepts = Image.OPEN[kind]
+            if accepts is None or accepts(head) is True:  # a text would say why it does not
+                file.seek(0)
+                return factory(file, "").size
+    return None
+
+
+def _mend_planes(image: Image.Image) -> None:
+    """Let Pillow read a TIFF right whose colours lie apart.
+
+    Where they are not compressed, it takes planes of 16 bits for planes of 8, and a single plane
+    of some kinds for another (12.3).
+
+    Raises:
+        UnsupportedError: It has no way to read them.
+    """
+    if not in_planes(image) or not getattr(image, "tile", []):
+        return
+    getattr(image, "n_frames", 1)  # Counted later, the images of the file would undo it.
+    tiles = image.tile  # pyright: ignore[reportAttributeAccessIssue]
+    tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+    if tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) == 1:
+        tags[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
+        image._setup()  # pyright: ignore
+        return
+    plain = tiles[0].codec_name == "raw"
+    deep = plain and 16 in tags.get(TiffImagePlugin.BITSPERSAMPLE, ())
+    bands = {tile.args[0][:1] for tile in tiles} if plain else set()
+    modes = ("RGB", "RGBA") if deep else ("RGB", "RGBA", "CMYK")
+    if image.mode not in modes or bands - {*image.mode}:
+        raise UnsupportedError("has its colours in separate planes; save it interleaved")
+    if deep:
+        order = "B" if tags.prefix == b"MM" else "L"
+        image.tile = [  # pyright: ignore[reportAttributeAccessIssue]
+            tile._replace(args=(f"{tile.args[0][:1]};16{order}", *tile.args[1:])) for tile in tiles
+        ]
 
 
 def _is_grey(image: Image.Image) -> bool:

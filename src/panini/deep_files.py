@@ -5,12 +5,15 @@ Pillow's TIFF writer loses the EXIF directory and the XMP, whatever the depth.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from panini.decoding import BAD_EXIF, Planes, deep_planes, orientation
+from panini.decoding import BAD_EXIF, Planes, deep_planes, in_planes, orientation
 from panini.metadata import Metadata, descriptive_exif, upright_exif
 
 logger = logging.getLogger(__name__)
@@ -54,13 +57,28 @@ def read_deep(path: Path, image: Image.Image) -> Planes | None:
         image: The same, opened; not loaded yet.
 
     Returns:
-        None when OpenCV cannot read it; then Pillow's 8 bits must do.
+        None when they cannot be read; then Pillow's 8 bits must do.
     """
     size = image.size
     grey = image.format == "PNG" and "LA" in str(image.tile[0][3])  # pyright: ignore
     how = orientation(image)
     key = image.info.get("transparency")
     image.load()
+    pixels = _join_planes(path, image) if in_planes(image) else _by_opencv(path, image, how)
+    # Pillow gives the size of the upright photo, or of the one in the file: as it thinks best.
+    if pixels is None or sorted(pixels.shape[:2]) != sorted(size):
+        logger.warning("%s: its 16 bits cannot be read, only 8 of them are kept", path)
+        return None
+    colours = np.ascontiguousarray(pixels[..., : 1 if grey else 3])
+    alpha = pixels[..., 3].copy() if pixels.shape[2] == 4 else None
+    if alpha is None and key is not None:
+        seen = np.any(colours != np.array(key, dtype=np.uint16), axis=2)
+        alpha = np.where(seen, 65535, 0).astype(np.uint16)
+    return deep_planes(colours, alpha, how)
+
+
+def _by_opencv(path: Path, image: Image.Image, how: int) -> NDArray[np.uint16] | None:
+    """The pixels (H, W, 3 or 4) as the file has them; None when OpenCV does not read it."""
     content = np.fromfile(path, dtype=np.uint8)
     if how != 1 and image.format == "TIFF":
         # OpenCV turns TIFFs by itself; which ones depends on its version.
@@ -68,21 +86,68 @@ def read_deep(path: Path, image: Image.Image) -> Planes | None:
             content = np.frombuffer(upright_exif(content.tobytes()), dtype=np.uint8)[6:]
         except ValueError:  # a BigTIFF
             return None
-    decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    # Pillow gives the size of the upright photo, or of the one in the file: as it thinks best.
-    if decoded is None or decoded.dtype != np.uint16 or sorted(decoded.shape[:2]) != sorted(size):
-        logger.warning("%s: its 16 bits cannot be read, only 8 of them are kept", path)
+    with _silent_opencv():
+        decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
         return None
-    if decoded.shape[2] == 4:
-        alpha = decoded[..., 3].astype(np.uint16)
-        colours = decoded[..., :1] if grey else cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGB)
-    else:
-        colours = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-        alpha = None
-        if key is not None:
-            seen = np.any(colours != np.array(key, dtype=np.uint16), axis=2)
-            alpha = np.where(seen, 65535, 0).astype(np.uint16)
-    return deep_planes(np.asarray(colours, dtype=np.uint16), alpha, how)
+    order = cv2.COLOR_BGRA2RGBA if decoded.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(decoded, order), dtype=np.uint16)
+
+
+@contextlib.contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Nothing on stderr about tags that OpenCV does not know.
+
+    The level belongs to the whole process; `open_image` lets in one thread at a time.
+    """
+    log = cv2.utils.logging
+    before = log.setLogLevel(log.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        log.setLogLevel(before)
+
+
+def _join_planes(path: Path, image: Image.Image) -> NDArray[np.uint16] | None:
+    """The pixels (H, W, 3 or 4) of a TIFF in planes, which OpenCV scrambles; None for tiles."""
+    tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+    strips = list(zip(tags.get(273, ()), tags.get(279, ()), strict=False))
+    each = len(strips) // tags[277]
+    if not each:
+        return None
+    with path.open("rb") as file:
+        planes = [
+            _plane(file, tags, strips[each * band : each * (band + 1)])
+            for band in range(len(image.getbands()))
+        ]
+    return np.stack(planes, axis=2)
+
+
+def _plane(
+    file: BinaryIO, tags: ImageFileDirectory_v2, strips: list[tuple[int, int]]
+) -> NDArray[np.uint16]:
+    """One colour (H, W), put into a TIFF of its own: of grey, Pillow reads all 16 bits.
+
+    Args:
+        file: The TIFF in planes.
+        tags: Of that TIFF.
+        strips: Offset and length of each strip of the colour.
+    """
+    content = []
+    for offset, length in strips:
+        file.seek(offset)
+        content.append(file.read(length))
+    alone = ImageFileDirectory_v2(prefix=tags.prefix)
+    for tag in (256, 257, 259, 278, 317):  # size, compression, rows of a strip, predictor
+        if tag in tags:
+            alone[tag] = tags[tag]
+    alone[258], alone[262], alone[277] = 16, 1, 1  # grey
+    # Pillow counts 273 from its own end.
+    alone[273] = tuple(accumulate(map(len, content[:-1]), initial=0))
+    alone[279] = tuple(map(len, content))
+    head = (b"MM\0*\0\0\0\x08" if tags.prefix == b"MM" else b"II*\0\x08\0\0\0") + alone.tobytes(8)
+    with Image.open(BytesIO(b"".join([head, *content])), formats=["TIFF"]) as plane:
+        return np.asarray(plane).astype(np.uint16, copy=False)
 
 
 def encode_png(pixels: NDArray[np.uint16], metadata: Metadata) -> bytes:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 RgbImage = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB, sRGB-like values in [0, 255]."""
 
+TO_REPLACE = "to replace it: --overwrite, in Python overwrite=True"
+"""End of the messages about outputs that are there."""
+
 ImageSource = str | os.PathLike[str] | Image.Image | RgbImage
 """What the library takes as an image: a file, a PIL image, or a uint8 HWC RGB array."""
 
@@ -224,7 +227,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise ImageError(f"{path}: is a folder, expected a file")
     if path.exists() and not overwrite:
-        raise ImageError(f"{path}: exists already; --overwrite replaces it")
+        raise ImageError(f"{path}: exists already; {TO_REPLACE}")
 
 
 def check_format(path: Path) -> None:

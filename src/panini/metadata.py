@@ -32,6 +32,7 @@ _REPLACED = {
 }
 
 _ORIENTATION = 0x0112
+_SIDES = {0x0100: 0, 0xA002: 0, 0x0101: 1, 0xA003: 1}  # Widths are 0, heights 1.
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # What tells of the photo. The other tags of a TIFF tell where its pixels lie.
 _DESCRIPTIVE = frozenset(
@@ -104,22 +105,60 @@ def upright_exif(exif: bytes) -> bytes:
     Raises:
         ValueError: It is damaged.
     """
+    body, order = _unwrapped(exif)
+    try:
+        (start,) = struct.unpack_from(f"{order}I", body, 4)
+        entries = _entries(body, order, start)
+        for tag, place in entries:
+            if tag == _ORIENTATION:
+                struct.pack_into(f"{order}HIHH", body, place + 2, 3, 1, 1, 0)
+        # The next directory is the thumbnail's, which shows the face as it was.
+        struct.pack_into(f"{order}I", body, start + 2 + 12 * len(entries), 0)
+    except struct.error as error:
+        raise ValueError(f"damaged EXIF ({error})") from error
+    return b"Exif\0\0" + bytes(body)
+
+
+def sized_exif(exif: bytes, size: tuple[int, int]) -> bytes:
+    """The block with another width and height where it tells them, the rest to the byte.
+
+    A damaged block stays as it is.
+    """
+    with contextlib.suppress(ValueError, struct.error):
+        body, order = _unwrapped(exif)
+        entries = _entries(body, order, *struct.unpack_from(f"{order}I", body, 4))
+        for start in [place + 8 for tag, place in entries if tag == ExifTags.IFD.Exif]:
+            entries += _entries(body, order, *struct.unpack_from(f"{order}I", body, start))
+        for tag, place in entries:
+            number = struct.unpack_from(f"{order}HI", body, place + 2) in ((3, 1), (4, 1))
+            if tag in _SIDES and number:
+                struct.pack_into(f"{order}HII", body, place + 2, 4, 1, size[_SIDES[tag]])
+        return b"Exif\0\0" + bytes(body)
+    return exif
+
+
+def _unwrapped(exif: bytes) -> tuple[bytearray, str]:
+    """The block without its name, and struct's sign of its byte order.
+
+    Raises:
+        ValueError: It is no EXIF.
+    """
     body = bytearray(re.sub(rb"\A(Exif\0\0){1,2}", b"", exif))
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(body[:4]))
     if order is None:
         raise ValueError("not an EXIF block")
-    try:
-        (start,) = struct.unpack_from(f"{order}I", body, 4)
-        (count,) = struct.unpack_from(f"{order}H", body, start)
-        end = start + 2 + 12 * count
-        for entry in range(start + 2, end, 12):
-            if struct.unpack_from(f"{order}H", body, entry) == (_ORIENTATION,):
-                struct.pack_into(f"{order}HIHH", body, entry + 2, 3, 1, 1, 0)
-        # The next directory is the thumbnail's, which shows the face as it was.
-        struct.pack_into(f"{order}I", body, end, 0)
-    except struct.error as error:
-        raise ValueError(f"damaged EXIF ({error})") from error
-    return b"Exif\0\0" + bytes(body)
+    return body, order
+
+
+def _entries(body: bytearray, order: str, start: int) -> list[tuple[int, int]]:
+    """Tag and place of each entry of the directory at `start`.
+
+    Raises:
+        struct.error: The block ends before it.
+    """
+    (count,) = struct.unpack_from(f"{order}H", body, start)
+    places = range(start + 2, start + 2 + 12 * count, 12)
+    return [(*struct.unpack_from(f"{order}H", body, place), place) for place in places]
 
 
 def descriptive_exif(exif: Image.Exif) -> Image.Exif:

@@ -12,8 +12,9 @@ What a kind of file cannot hold is left out on writing, and never a reason to fa
 | BMP; GIF in 256 colours | | white paper | yes | |
 
 Read as 8 bits, or as RGB: HEIC and AVIF of 10 and 12 bits, CMYK of any depth (through its
-profile), Lab, YCbCr and palettes. Of files with several images the first is read. Not carried
-over: thumbnails, IPTC-IIM, PNG text, makers' gain maps, and what JPEG's XMP keeps beyond 64 kB.
+profile), Lab, YCbCr and palettes, and TIFFs in tiles with separate colour planes. Of files with
+several images the first is read. Not carried over: thumbnails, IPTC-IIM, PNG text, makers' gain
+maps, and what JPEG's XMP keeps beyond 64 kB.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from panini.images import (
     encode,
     write_whole,
 )
-from panini.metadata import Mark, Metadata, marked_xmp, read_metadata
+from panini.metadata import Mark, Metadata, marked_xmp, read_metadata, sized_exif
 
 __all__ = [
     "Mark",
@@ -91,6 +92,8 @@ class Photo:
     """Profile, EXIF and XMP; the orientation is applied and reset."""
     suffix: str = ""
     """Lower-case suffix of the file it came from (".jpg"), "" when from memory."""
+    lossless: bool = False
+    """It came from a WebP that keeps every pixel, and is written as one where no quality is set."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,7 +113,8 @@ class WriteOptions:
     """How a photo is written."""
 
     quality: int | None = None
-    """1 to 100, for JPEG, WebP, HEIC and AVIF; None is 95, and 90 for the last two."""
+    """1 to 100, for JPEG, WebP, HEIC and AVIF; None is 95, 90 for the last two, and no
+    loss for a WebP without."""
     mark: Mark | None = None
     """What an algorithm did to the photo; None says nothing."""
     overwrite: bool = False
@@ -125,7 +129,8 @@ def load_photo(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
         max_pixels: Larger photos are refused before they are decoded; at most `MAX_PIXELS`.
 
     Raises:
-        ImageError: A file that cannot be read or is too large, or an array of another kind.
+        ImageError: A file that cannot be read or is too large, an array of another kind, or
+            something else.
         MissingExtraError: A HEIC file, and pillow-heif is not installed.
     """
     if isinstance(source, np.ndarray):
@@ -137,12 +142,18 @@ def load_photo(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
         pixels = planes_in_memory(source)
         with quiet():
             return _photo(pixels, source, "")
+    if not isinstance(source, str | os.PathLike):
+        expected = "a path, a PIL image, or a uint8 array (height, width, 3) in RGB"
+        hint = "; open a file's bytes with PIL.Image.open(io.BytesIO(...))"
+        hint = hint if isinstance(source, bytes) else ""
+        raise ImageError(f"image: expected {expected}, got {type(source).__name__}{hint}")
     path = Path(source)
     with open_image(path, max_pixels) as image:
         _tell_of_pages(path, image)
         deep = read_deep(path, image) if is_deep(image) else None
         image.load()
-        return _photo(deep or planes(image), image, _suffix(path, image))
+        photo = _photo(deep or planes(image), image, _suffix(path, image))
+    return replace(photo, lossless=_is_lossless_webp(path))
 
 
 def _tell_of_pages(path: Path, image: Image.Image) -> None:
@@ -188,7 +199,10 @@ def encode_photo(
     if kind.name == "TIFF":
         # Programs do not know grey with alpha in a TIFF.
         return encode_tiff(pixels[..., [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels, metadata)
-    return encode(path, _as_image(pixels), _options_for(kind, metadata, options))
+    written = _options_for(kind, metadata, options)
+    if kind.name == "WEBP" and photo.lossless and options.quality is None:
+        written["lossless"] = True
+    return encode(path, _as_image(pixels), written)
 
 
 def suffix_for(source: Photo | str | os.PathLike[str], wanted: str | None = None) -> str:
@@ -300,6 +314,18 @@ def _suffix(path: Path, image: Image.Image) -> str:
     return _SUFFIX_OF_KIND.get(kind, f".{kind.lower()}")
 
 
+def _is_lossless_webp(path: Path) -> bool:
+    """By the first chunk that holds pixels; Pillow does not tell."""
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WEBP":
+            return False
+        while len(chunk := file.read(8)) == 8 and chunk[:4] not in (b"VP8 ", b"VP8L", b"ANMF"):
+            size = int.from_bytes(chunk[4:], "little")
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return chunk[:4] == b"VP8L"
+
+
 def _channels(photo: Photo, *, grey: bool, alpha: bool, deep: bool) -> NDArray[Any]:
     """(H, W, 1 to 4) uint8 or uint16, as the format has them."""
     colours = photo.deep if deep and photo.deep is not None else photo.rgb
@@ -339,7 +365,9 @@ def _metadata_for(kind: Format, photo: Photo, mark: Mark | None, *, grey: bool) 
     if not kind.metadata:
         return Metadata(dpi=photo.metadata.dpi)
     given = photo.metadata
-    metadata = replace(given, icc_profile=_fitting_profile(given, grey=grey))
+    # The size that the EXIF tells is of the photo before it was turned or enlarged.
+    exif = sized_exif(given.exif, photo.size) if given.exif else None
+    metadata = replace(given, icc_profile=_fitting_profile(given, grey=grey), exif=exif)
     if mark is not None:
         metadata = replace(metadata, xmp=marked_xmp(metadata.xmp, mark))
     if kind.name != "JPEG":

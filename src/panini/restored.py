@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -13,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from panini.errors import ConfigError
 from panini.faces.align import Matrix, rescale
 from panini.faces.paste import PasteOptions, paste_into
 from panini.images import RgbImage
 from panini.models.fusion import PerLevel
 from panini.photos import Mark, Photo, WriteOptions, enlarge, repaint, write_photo
+
+BIAS_LIMIT = 3.0
+"""At ±3 a mask of ½ becomes 0.95 or 0.05: beyond it one of the two sources is all but gone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +59,7 @@ class RestoreOptions:
     upscale: int = 1
     """Factor by which the photo was enlarged."""
     prior_bias: PerLevel = 0.0
-    """Added to the logits of the fusion masks."""
+    """Added to the logits of the fusion masks, see `check_bias`."""
     min_face: float = 24.0
     """Least largest side of a face, px."""
     faces: str | int = "all"
@@ -137,6 +142,42 @@ class Restoration:
             thetas=tuple(face.theta for face in self.faces),
             settings={**self.settings, **faces},
         )
+
+
+def check_bias(bias: Any) -> PerLevel:
+    """A bias of the fusion masks within its bounds, in Python's own numbers.
+
+    Args:
+        bias: A number, or level (px) → number; levels may be text, as JSON has them.
+
+    Raises:
+        ConfigError: Something else, or a number out of [-3, 3].
+    """
+    if isinstance(bias, Mapping):
+        return {_level(level): _bias(number) for level, number in bias.items()}
+    return _bias(bias)
+
+
+def is_within_limit(number: Any) -> bool:
+    """Whether a mask may be biased by so much; any kind of real number."""
+    # NaN fails the comparison.
+    return bool(abs(number) <= BIAS_LIMIT)
+
+
+def _bias(number: Any) -> float:
+    if not isinstance(number, Real):
+        expected = "a number, or numbers by level ({64: 1.0})"
+        raise ConfigError(f"prior_bias: expected {expected}, got {number!r}")
+    if not is_within_limit(number):
+        raise ConfigError(f"prior_bias: expected -{BIAS_LIMIT:g} to {BIAS_LIMIT:g}, got {number}")
+    return float(number)
+
+
+def _level(level: Any) -> int:
+    try:
+        return int(level)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"prior_bias: expected a level in px, got {level!r}") from error
 
 
 def assemble(source: Photo, faces: list[RestoredFace], options: RestoreOptions) -> Restoration:

@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
+from numbers import Real
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,7 @@ from panini.restored import (
     RestoredFace,
     RestoreOptions,
     assemble,
+    check_bias,
     is_colourless,
     without_colour,
 )
@@ -168,8 +170,8 @@ class Restorer:
         Args:
             image: Path, PIL image, uint8 (H, W, 3) RGB array, or what `load_photo` gave.
             upscale: 1, 2 or 4: enlarges the rest of the photo (Lanczos).
-            prior_bias: Above 0 trusts the face generator more, below 0 the photo: added to the
-                logits of the fusion masks, overall or by level (px).
+            prior_bias: -3 to 3: above 0 trusts the face generator more, below 0 the photo. Added
+                to the logits of the fusion masks, overall or by level (px).
             min_face: Least largest side of a face, px.
             faces: "all", "largest", "center", or the number of a face, 1 for the largest.
             keep_colour: Give back a grey photo in colour, as the network drew its faces.
@@ -179,7 +181,7 @@ class Restorer:
             The photo, and its faces; without any, the photo is as it was (but enlarged).
 
         Raises:
-            ImageError: The image cannot be read, or would be too large.
+            ImageError: It is no image, cannot be read, or would be too large.
             ConfigError: A bad option.
         """
         prior_bias = self._check_bias(prior_bias)
@@ -230,7 +232,7 @@ class Restorer:
             one entry of `faces`.
 
         Raises:
-            ImageError: The image cannot be read, or is not square.
+            ImageError: It is no image, cannot be read, or is not square.
             ConfigError: A bad `prior_bias`.
         """
         prior_bias = self._check_bias(prior_bias)
@@ -299,8 +301,9 @@ class Restorer:
     def _check(self, options: RestoreOptions) -> None:
         if options.upscale not in UPSCALES:
             raise ConfigError(f"upscale: expected 1, 2 or 4, got {options.upscale}")
-        if not (math.isfinite(options.min_face) and options.min_face >= 12):
-            raise ConfigError(f"min_face: expected at least 12 px, got {options.min_face}")
+        least = options.min_face
+        if not (isinstance(least, Real) and math.isfinite(least) and least >= 12):
+            raise ConfigError(f"min_face: expected at least 12 px, got {least!r}")
 
     def _check_bias(self, bias: PerLevel) -> PerLevel:
         """A bias that the model can take; levels may be text, as `Restoration.settings` has them.
@@ -308,11 +311,7 @@ class Restorer:
         Raises:
             ConfigError: It cannot take it.
         """
-        if isinstance(bias, Mapping):
-            bias = {_level(level): value for level, value in bias.items()}
-        for value in bias.values() if isinstance(bias, Mapping) else [bias]:
-            if not math.isfinite(value):
-                raise ConfigError(f"prior_bias: expected a finite number, got {value}")
+        bias = check_bias(bias)
         if isinstance(bias, Mapping):
             known = set(self.model.config.fusion.prior_channels)
             if unknown := sorted(set(bias) - known):
@@ -341,13 +340,6 @@ def fit_aligned(photo: Photo, side: int) -> Photo:
     if photo.size == (side, side):
         return photo
     return replace(photo, rgb=bilinear_antialias(photo.rgb, side), deep=None, alpha=None)
-
-
-def _level(level: int | str) -> int:
-    try:
-        return int(level)
-    except ValueError as error:
-        raise ConfigError(f"prior_bias: expected a level in px, got {level!r}") from error
 
 
 def _whole(side: int) -> Face:

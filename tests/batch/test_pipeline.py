@@ -20,6 +20,7 @@ from panini.batch.report import Outcome, Report
 from panini.errors import CheckpointError, ConfigError
 from panini.faces.align import TEMPLATE
 from panini.faces.detect import Face
+from panini.images import TO_REPLACE
 from panini.models.fusion import FusionControl
 from panini.models.panini_net import PaniniOutput
 from panini.photos import load_photo
@@ -222,7 +223,7 @@ def test_existing_results(restorer: Restorer, tmp_path: Path) -> None:
     job.target.parent.mkdir()
     job.target.write_bytes(b"mine")
     (outcome,) = run([job], restorer, BatchOptions())
-    assert outcome.error == f"{job.target}: exists already; --overwrite replaces it"
+    assert outcome.error == f"{job.target}: exists already; {TO_REPLACE}"
     with Report(job.target.parent, {}) as report:
         (outcome,) = run([job], restorer, BatchOptions(), report=report)
     assert outcome.error is not None

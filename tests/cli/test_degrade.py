@@ -130,7 +130,7 @@ def test_outputs_are_not_replaced_unasked(tmp_path):
     result = run(tmp_path / "in", tmp_path / "out", "--r", 4)
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        f"error: {kept}: exists already; --overwrite replaces it",
+        f"error: {kept}: exists already; to replace it: --overwrite, in Python overwrite=True",
         "error: 1 of 2 images failed",
     ]
     assert kept.read_bytes() == b"mine"

@@ -56,7 +56,7 @@ def test_a_photo(photo: Path, weights: Path, tmp_path: Path) -> None:
     assert (out / "heatmap.png").is_file()
     again = run(weights, photo, "-o", out)
     assert again.exit_code == 1
-    assert "exists already; --overwrite replaces it" in again.stderr
+    assert "exists already; to replace it: --overwrite" in again.stderr
     assert run(weights, photo, "-o", out, "--overwrite", "--face", "1").exit_code == 0
 
 
@@ -89,7 +89,10 @@ def test_bad_options(
 def test_no_photo(weights: Path, tmp_path: Path) -> None:
     result = run(weights, tmp_path / "none.png", "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert "none.png: is no image file; give one photo" in result.stderr
+    assert result.stderr == f"error: {tmp_path / 'none.png'}: does not exist\n"
+    result = run(weights, tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "is no image file; give one photo" in result.stderr
 
 
 def test_no_face(weights: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_existing_output(photo: Path, tiny_weights: Path, tmp_path: Path) -> Non
     (out / "head.png").write_bytes(b"mine")
     result = run(tiny_weights, photo, "-o", out)
     assert result.exit_code == 1
-    assert "exists already; --overwrite replaces it" in result.stderr
+    assert "exists already; to replace it: --overwrite" in result.stderr
     assert (out / "head.png").read_bytes() == b"mine"
     assert run(tiny_weights, photo, "-o", out, "--overwrite").exit_code == 0
     with Image.open(out / "head.png") as after:

@@ -90,7 +90,7 @@ def test_nothing_is_overwritten_unasked(face: Path, sr16_weights: Path, tmp_path
     out.write_bytes(b"mine")
     result = run(sr16_weights, face, "-o", out)
     assert result.exit_code == 1
-    assert "exists already; --overwrite replaces it" in result.stderr
+    assert "exists already; to replace it: --overwrite, in Python overwrite=True" in result.stderr
     assert out.read_bytes() == b"mine"
     assert run(sr16_weights, face, "-o", out, "--overwrite").exit_code == 0
     itself = run(sr16_weights, face, "-o", face.parent, "--overwrite")
@@ -106,3 +106,10 @@ def test_a_network_for_another_task_is_refused_once(
     assert result.exit_code == 1
     assert result.stderr.startswith("error: tiny.safetensors: is for task mfr")
     assert result.stderr.count("\n") == 1
+
+
+def test_help_names_only_options_of_its_own() -> None:
+    result = runner.invoke(app, ["upscale", "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "Replace outputs." in result.stdout
+    assert "-r " not in result.stdout

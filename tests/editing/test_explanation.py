@@ -149,7 +149,7 @@ def test_the_page_escapes_what_it_is_given(folder: Path) -> None:
 def test_nothing_is_overwritten_unasked(told: Explanation, folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(folder, tmp_path / "copy")
     before = (folder / "explain.json").read_bytes()
-    with pytest.raises(ImageError, match=r"overview\.png: exists already; --overwrite replaces it"):
+    with pytest.raises(ImageError, match=r"overview\.png: exists already; to replace"):
         write_explanation(told, folder, about={})
     (folder / "mine.txt").write_text("kept")
     write_explanation(told, folder, about={"photo": "other"}, overwrite=True)

@@ -45,7 +45,12 @@ def test_forms_and_json_mean_the_same() -> None:
         ({"prior_bias": 4}, "prior_bias: expected -3 to 3, got 4"),
         ({"prior_bias": {"64": -5}}, "prior_bias: expected -3 to 3, got -5"),
         ({"prior_bias": float("nan")}, "prior_bias: expected -3 to 3, got nan"),
-        ({"prior_bias": [1]}, "prior_bias: expected a number, or numbers by level, got [1]"),
+        (
+            {"prior_bias": [1]},
+            "prior_bias: expected a number, or numbers by level ({64: 1.0}), got [1]",
+        ),
+        ({"prior_bias": 10**400}, "prior_bias: expected -3 to 3, got 1000"),
+        ({"prior_bias": {"fine": 1}}, "prior_bias: expected a level in px, got 'fine'"),
         ({"prior_bias": "much"}, "prior bias 'much': expected a number"),
         ({"min_face": 3}, "min_face: input should be greater than or equal to 12, got 3"),
         ({"faces": "everybody"}, "faces: "),
@@ -53,11 +58,27 @@ def test_forms_and_json_mean_the_same() -> None:
         ({"format": "gif"}, "format: input should be 'avif', 'jpg'"),
         ({"quality": 101}, "quality: input should be less than or equal to 100, got 101"),
         ({"sharpen": 1}, "sharpen: unknown; known are upscale, prior_bias, min_face"),
+        (
+            {"aligned": "true", "upscale": "2"},
+            "aligned: upscale enlarges the rest of a photo: an aligned face has none",
+        ),
+        (
+            {"aligned": True, "faces": 1},
+            "aligned: faces chooses among the faces of a photo: an aligned crop is one",
+        ),
     ],
 )
 def test_bad_restore_options(values: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         read_options(RestoreRequest, values)
+
+
+def test_an_aligned_crop_may_name_what_it_has_anyway() -> None:
+    form = {"aligned": "true", "upscale": "1", "faces": "all"}
+    assert read_options(RestoreRequest, form).aligned
+    assert read_options(ExplainRequest, {"aligned": "true", "face": "1"}).aligned
+    with pytest.raises(ConfigError, match=r"^aligned: face chooses among the faces of a photo"):
+        read_options(ExplainRequest, {"aligned": "true", "face": "2"})
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,35 @@ def test_requests_are_carried_out(service: Service, photo: bytes, picture: Image
     assert pixels(aligned.content).shape == (128, 128, 3)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_a_photo_without_faces_comes_back_byte_for_byte(
+    service: Service, picture: Image.Image, kind: str
+) -> None:
+    sent = encode(picture, kind) + b"what nobody reads"
+    written = service.restore(sent, RestoreRequest(min_face=200, quality=50))
+    assert written.content == sent
+    assert written.media_type == Image.MIME[kind]
+    assert written.restoration.faces == []
+    assert files_in(service.folder) == []
+
+
+def test_a_photo_without_faces_is_written_where_more_is_asked(
+    service: Service, picture: Image.Image
+) -> None:
+    sent = encode(picture, "JPEG")
+    same = service.restore(sent, RestoreRequest(min_face=200, format="jpg"))
+    assert same.content == sent
+    converted = service.restore(sent, RestoreRequest(min_face=200, format="png"))
+    assert converted.media_type == "image/png"
+    assert np.array_equal(pixels(converted.content), pixels(sent))
+    enlarged = service.restore(sent, RestoreRequest(min_face=200, upscale=2))
+    assert pixels(enlarged.content).shape == (480, 640, 3)
+    # A kind that is not written for photos.
+    gif = service.restore(encode(picture, "GIF"), RestoreRequest(min_face=200))
+    assert gif.media_type == "image/png"
+    assert gif.content.startswith(b"\x89PNG")
+
+
 def test_refusals_speak_of_the_photo_and_not_of_our_files(
     make_service: Callable[..., Service], photo: bytes
 ) -> None:
@@ -93,10 +122,13 @@ def test_refusals_speak_of_the_photo_and_not_of_our_files(
 
 def test_a_bomb_is_refused_by_its_header(make_service: Callable[..., Service]) -> None:
     service = make_service()
-    for side, words in ((5_000, "5000x5000 px is more than 24"), (14_000, "more than 179")):
+    # The larger one is more than Pillow opens.
+    for side in (5_000, 14_000):
         bomb = encode(Image.new("1", (side, side)), "PNG")
         assert len(bomb) < 100_000
-        with pytest.raises(ImageError, match=rf"^photo: {words} megapixels$"):
+        with pytest.raises(
+            ImageError, match=rf"^photo: {side}x{side} px is more than 24 megapixels$"
+        ):
             service.restore(bomb, RestoreRequest())
 
 
@@ -109,6 +141,9 @@ def test_explain(service: Service, photo: bytes) -> None:
     assert 0 <= invention.mean <= 1
     again = service.explain(photo, asked).explanation.invention.map
     assert np.array_equal(invention.map, again)
+    square = encode(Image.open(io.BytesIO(photo)).crop((0, 0, 200, 200)), "PNG")
+    aligned = service.explain(square, ExplainRequest(aligned=True, variations=2))
+    assert aligned.face.box == (0, 0, 200, 200)
     with pytest.raises(ConfigError, match="there is no face 3, the photo has 2 faces"):
         service.explain(photo, ExplainRequest(face=3, variations=2))
     with pytest.raises(NoFaceError, match="no face of at least 150 px found"):
@@ -269,6 +304,7 @@ def test_close_removes_the_folder(make_service: Callable[..., Service], photo: b
         (b"II*\0", ".tif"),
         (b"\0\0\0\x18ftypavif", ".avif"),
         (b"\0\0\0\x18ftypheic", ".heic"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", ".avif"),
         (b"<html>", ".bin"),
         (b"", ".bin"),
     ],

@@ -22,7 +22,7 @@ import numpy as np
 from panini.batch.plan import FACES, Job, make_folder
 from panini.batch.report import FaceRecord, Outcome, Report, Stamp
 from panini.errors import ConfigError, ImageError, NoFaceError, PaniniError
-from panini.images import check_output, part_of
+from panini.images import TO_REPLACE, check_output, part_of
 from panini.metadata import Metadata
 from panini.photos import Photo, WriteOptions, load_photo, variation_files, write_photo
 
@@ -409,7 +409,7 @@ class _Batch:
             raise ImageError(f"{target}: is a folder, expected a file")
         if not self._options.overwrite:
             other = "" if self._report is None else ", of another photo or with other settings"
-            raise ImageError(f"{target}: exists already{other}; --overwrite replaces it")
+            raise ImageError(f"{target}: exists already{other}; {TO_REPLACE}")
 
 
 def _face_files(target: Path, number: int) -> dict[str, Path]:

@@ -50,6 +50,8 @@ def explain(
     The map tells for each pixel how much of it the photo does not support: how far equally
     plausible faces differ there, and how far the result is from what the input holds.
     """
+    if not photo.exists():
+        raise ImageError(f"{photo}: does not exist")
     if not photo.is_file():
         raise ImageError(f"{photo}: is no image file; give one photo")
 

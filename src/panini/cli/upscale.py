@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from panini.cli.options import (
+    FILES,
     MACHINE,
     Consistent,
     Device,
     Format,
     MarkIt,
     Out,
-    Overwrite,
     Quality,
 )
 from panini.cli.restore import complain, shown, told_thetas
@@ -37,7 +37,14 @@ def upscale(
     format_: Format = None,
     quality: Quality = None,
     mark: MarkIt = True,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace outputs. Without it, an output that exists stays, and is an error.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
     model: Annotated[
         str,
         typer.Option(

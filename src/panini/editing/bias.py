@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from panini.errors import ConfigError
 from panini.models.fusion import PerLevel
-
-BIAS_LIMIT = 3.0
-"""At ±3 a mask of ½ becomes 0.95 or 0.05: beyond it one of the two sources is all but gone."""
+from panini.restored import BIAS_LIMIT, is_within_limit
 
 LEVELS = (4, 8, 16, 32, 64)
 """Sides in px of the features that are fused."""
@@ -50,8 +46,7 @@ def _number(text: str, whole: str) -> float:
         number = float(text)
     except ValueError:
         raise _bad(whole, f"{text.strip()!r} is no number") from None
-    # NaN fails the comparison.
-    if not (math.isfinite(number) and abs(number) <= BIAS_LIMIT):
+    if not is_within_limit(number):
         raise _bad(whole, f"{text.strip()} is outside")
     return number
 

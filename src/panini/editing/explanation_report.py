@@ -21,7 +21,7 @@ from panini.editing.invention import FORMULA
 from panini.editing.pictures import grey_map, heat_map, masks_plot, png, sheet
 from panini.editing.variation_report import comparison_sheet
 from panini.errors import ImageError
-from panini.images import write_whole
+from panini.images import TO_REPLACE, write_whole
 from panini.photos import Mark, Photo, WriteOptions, encode_photo
 
 PAGE, DATA = "explain.html", "explain.json"
@@ -75,7 +75,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise ImageError(f"{folder}: is a file, expected a folder")
     there = [name for name in FILES if (folder / name).exists()]
     if there and not overwrite:
-        raise ImageError(f"{folder / there[0]}: exists already; --overwrite replaces it")
+        raise ImageError(f"{folder / there[0]}: exists already; {TO_REPLACE}")
 
 
 def write_explanation(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from panini.config import Config
-from panini.editing import BIAS_LIMIT, parse_bias
+from panini.editing import parse_bias
 from panini.errors import ConfigError
-from panini.faces.select import parse_choice
+from panini.faces.select import ALL, parse_choice
+from panini.restored import check_bias
 
 
 class RestoreRequest(Config):
@@ -43,7 +44,10 @@ class RestoreRequest(Config):
     @field_validator("prior_bias", mode="before")
     @classmethod
     def _bias(cls, value: Any) -> Any:
-        return _checked_bias(value)
+        try:
+            return parse_bias(value) if isinstance(value, str) else check_bias(value)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("prior_bias: ")) from error
 
     @field_validator("faces", mode="before")
     @classmethod
@@ -52,6 +56,16 @@ class RestoreRequest(Config):
             return parse_choice(value) if isinstance(value, str | int) else value
         except ConfigError as error:
             raise ValueError(str(error).removeprefix("faces: ")) from error
+
+    @field_validator("aligned")
+    @classmethod
+    def _alone(cls, value: bool, info: ValidationInfo) -> bool:
+        # The fields before it are checked already: a bad one is missing here, and is told first.
+        if value and info.data.get("upscale", 1) != 1:
+            raise ValueError("upscale enlarges the rest of a photo: an aligned face has none")
+        if value and info.data.get("faces", ALL) != ALL:
+            raise ValueError("faces chooses among the faces of a photo: an aligned crop is one")
+        return value
 
 
 class ExplainRequest(Config):
@@ -67,6 +81,13 @@ class ExplainRequest(Config):
     """Least largest side of a face, px."""
     aligned: bool = False
     """The photo is a square crop of one face, aligned already."""
+
+    @field_validator("aligned")
+    @classmethod
+    def _alone(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("face", 1) != 1:
+            raise ValueError("face chooses among the faces of a photo: an aligned crop is one")
+        return value
 
 
 OptionsT = TypeVar("OptionsT", bound=Config)
@@ -90,22 +111,3 @@ def read_options(schema: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
         reason = reason[0].lower() + reason[1:]
         got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         raise ConfigError(f"{name}: {reason}{got}") from error
-
-
-def _checked_bias(value: Any) -> float | dict[int, float]:
-    """A number or numbers by level, within bounds; text as the command line takes it."""
-    bias: float | dict[int, float]
-    try:
-        given = parse_bias(value) if isinstance(value, str) else value
-        if isinstance(given, Mapping):
-            bias = {int(level): float(number) for level, number in given.items()}
-        else:
-            bias = float(given)
-    except ConfigError as error:
-        raise ValueError(str(error).removeprefix("prior_bias: ")) from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"expected a number, or numbers by level, got {value!r}") from error
-    for number in bias.values() if isinstance(bias, dict) else [bias]:
-        if not -BIAS_LIMIT <= number <= BIAS_LIMIT:
-            raise ValueError(f"expected -{BIAS_LIMIT:g} to {BIAS_LIMIT:g}, got {number:g}")
-    return bias

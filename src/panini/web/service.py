@@ -17,6 +17,7 @@ from PIL import Image
 
 from panini.editing import Explanation, explain
 from panini.errors import NoFaceError, PaniniError
+from panini.faces.select import ALL
 from panini.images import FORMATS
 from panini.photos import load_photo, suffix_for
 from panini.restored import Restoration, RestoredFace
@@ -85,7 +86,7 @@ class Service:
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def restore(self, photo: bytes, request: RestoreRequest) -> Written:
-        """Restore a photo, and write it with its mark.
+        """Restore a photo, and write it with its mark; without a face, it comes back as sent.
 
         Raises:
             TooLargeError: More bytes than the limit.
@@ -98,7 +99,7 @@ class Service:
 
         def job() -> Written:
             with self._unpacked(photo) as path:
-                return _write(self._restored(path, request), path.parent, request)
+                return _write(self._restored(path, request), path.parent, request, sent=photo)
 
         return self.line.run(job)
 
@@ -113,7 +114,9 @@ class Service:
 
         def job() -> Explained:
             asked = RestoreRequest(
-                faces=request.face, min_face=request.min_face, aligned=request.aligned
+                faces=ALL if request.aligned else request.face,
+                min_face=request.min_face,
+                aligned=request.aligned,
             )
             with self._unpacked(photo) as path:
                 found = self._restored(path, asked).faces
@@ -286,16 +289,31 @@ def suffix_of(photo: bytes) -> str:
     if photo[:4] == b"RIFF" and photo[8:12] == b"WEBP":
         return ".webp"
     if photo[4:8] == b"ftyp":
-        return ".avif" if photo[8:11] == b"avi" else ".heic"
+        # The brand comes first, or among those that the file is compatible with.
+        return ".avif" if b"avi" in photo[8:32] else ".heic"
     return ".bin"
 
 
-def _write(restoration: Restoration, folder: Path, request: RestoreRequest) -> Written:
-    """As a file, with its mark."""
+def _write(
+    restoration: Restoration, folder: Path, request: RestoreRequest, sent: bytes | None = None
+) -> Written:
+    """As a file, with its mark.
+
+    Args:
+        restoration: What was made of the photo.
+        folder: For the file, until its bytes are read.
+        request: What was asked for.
+        sent: The file that came in: where nothing is to be changed, depth, alpha and all metadata
+            stay in it. None always writes.
+    """
     suffix = suffix_for(restoration.photo, request.format)
-    path = folder / f"restored{suffix}"
-    restoration.save(path, quality=request.quality)
-    media_type = Image.MIME.get(FORMATS[suffix].name, "application/octet-stream")
-    return Written(
-        content=path.read_bytes(), media_type=media_type, suffix=suffix, restoration=restoration
-    )
+    kind = FORMATS[suffix]
+    same_kind = FORMATS.get(restoration.source.suffix) == kind
+    if sent is not None and same_kind and not restoration.faces and request.upscale == 1:
+        content = sent
+    else:
+        path = folder / f"restored{suffix}"
+        restoration.save(path, quality=request.quality)
+        content = path.read_bytes()
+    media_type = Image.MIME.get(kind.name, "application/octet-stream")
+    return Written(content=content, media_type=media_type, suffix=suffix, restoration=restoration)
