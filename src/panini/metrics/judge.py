@@ -226,5 +226,7 @@ def _find_lpips(folder: Path | None, kind: str) -> LPIPS:
     network, heads = LPIPS_KINDS[there[0] if there else missing]
     instead = "vgg16" if kind == "lpips" else None
     path = find_weights(folder, network, kind, instead=instead)
+    lpips = load_lpips(path, find_weights(folder, heads, kind))
     # A sixth faster on a CPU, and the same numbers.
-    return load_lpips(path, find_weights(folder, heads, kind)).to(memory_format=torch.channels_last)
+    lpips.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return lpips
