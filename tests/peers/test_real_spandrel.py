@@ -21,8 +21,11 @@ def _randomise(net: nn.Module) -> dict[str, torch.Tensor]:
 
 def test_gfpgan_is_built_and_called_as_its_authors_do(tmp_path: Path) -> None:
     pytest.importorskip("spandrel")
-    gfpgan = pytest.importorskip("spandrel.architectures.GFPGAN").GFPGAN
-    net = gfpgan().eval()
+    try:
+        from spandrel.architectures.GFPGAN import GFPGAN  # pyright: ignore
+    except Exception as error:  # a torchvision of another torch raises RuntimeError
+        pytest.skip(f"spandrel does not load here: {error}")
+    net = GFPGAN().eval()
     state = _randomise(net)
     net.load_state_dict(state)
     path = tmp_path / "GFPGANv1.4.pth"
