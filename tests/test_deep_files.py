@@ -102,7 +102,7 @@ def tiff_in_planes(
     *,
     rows: int = HEIGHT,
     compression: int = 1,
-    **tags: int,
+    **tags: int | tuple[int, ...],
 ) -> bytes:
     """A TIFF of (H, W, C) whose colours lie one after the other, in strips of some rows."""
     height, width, channels = pixels.shape
@@ -308,3 +308,13 @@ def test_truncated(kind: str, share: float, deep: np.ndarray, tmp_path: Path) ->
     whole = png(deep, 2) if kind == "PNG" else tiff(deep)
     with pytest.raises(ImageError, match=r"photo: .*truncated"):
         load(whole[: int(len(whole) * share)], tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 10**6])
+def test_lengths_of_planes_that_cannot_be_are_not_believed(
+    deep: np.ndarray, length: int, tmp_path: Path
+) -> None:
+    count = 3 * deep.shape[0]
+    photo = load(tiff_in_planes(deep, rows=1, t279=(length,) * count), tmp_path)
+    assert photo.deep is None
+    np.testing.assert_allclose(photo.rgb, deep >> 8, atol=1)

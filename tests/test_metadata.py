@@ -238,3 +238,9 @@ def test_tags_of_a_tiff_stay_with_it(rgb: np.ndarray, tmp_path: Path) -> None:
     assert found.pop(ExifTags.Base.Software) == "Scanner 1.0"
     # Not where the pixels of the TIFF were.
     assert set(found) <= {ExifTags.Base.XResolution, ExifTags.Base.YResolution, 0x0128}
+
+
+def test_an_exif_that_names_its_directory_a_thousand_times_is_followed_once():
+    entries = b"".join(struct.pack("<HHII", 0x8769, 4, 1, 8) for _ in range(5000))
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + entries + bytes(4)
+    assert sized_exif(exif, (3, 4)) == exif

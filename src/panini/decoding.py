@@ -30,7 +30,10 @@ BAD_EXIF = (struct.error, SyntaxError, ValueError, TypeError, KeyError, OSError,
 _KINDS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError, struct.error)
+DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError, struct.error),
+    *(TypeError, OverflowError),
+)
 """What Pillow raises on files that are not as they should be."""
 
 _quiet_lock = threading.RLock()  # Python's filters of warnings belong to the whole process.

@@ -113,7 +113,13 @@ def _join_planes(path: Path, image: Image.Image) -> NDArray[np.uint16] | None:
     tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
     strips = list(zip(tags.get(273, ()), tags.get(279, ()), strict=False))
     each = len(strips) // tags[277]
-    if not each:
+    whole = all(isinstance(number, int) and number >= 0 for strip in strips for number in strip)
+    if not each or not whole:
+        return None
+    # A file's numbers are not to be trusted: strips are hardly longer than their pixels.
+    pixels = 2 * image.width * image.height * tags[277]
+    least = pixels if tags.get(259, 1) == 1 else 0
+    if not least <= sum(length for _, length in strips) <= pixels + 4096 * len(strips):
         return None
     with path.open("rb") as file:
         planes = [

@@ -127,7 +127,8 @@ def sized_exif(exif: bytes, size: tuple[int, int]) -> bytes:
     with contextlib.suppress(ValueError, struct.error):
         body, order = _unwrapped(exif)
         entries = _entries(body, order, *struct.unpack_from(f"{order}I", body, 4))
-        for start in [place + 8 for tag, place in entries if tag == ExifTags.IFD.Exif]:
+        # One of it, as there should be: a file may name a thousand.
+        for start in [place + 8 for tag, place in entries if tag == ExifTags.IFD.Exif][:1]:
             entries += _entries(body, order, *struct.unpack_from(f"{order}I", body, start))
         for tag, place in entries:
             number = struct.unpack_from(f"{order}HI", body, place + 2) in ((3, 1), (4, 1))

@@ -201,7 +201,7 @@ def encode_photo(
         return encode_tiff(pixels[..., [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels, metadata)
     written = _options_for(kind, metadata, options)
     if kind.name == "WEBP" and photo.lossless and options.quality is None:
-        written["lossless"] = True
+        written |= {"lossless": True, "exact": True}  # also where nothing is seen
     return encode(path, _as_image(pixels), written)
 
 

@@ -165,7 +165,7 @@ def is_within_limit(number: Any) -> bool:
 
 
 def _bias(number: Any) -> float:
-    if not isinstance(number, Real):
+    if not isinstance(number, Real) or isinstance(number, bool):
         expected = "a number, or numbers by level ({64: 1.0})"
         raise ConfigError(f"prior_bias: expected {expected}, got {number!r}")
     if not is_within_limit(number):
@@ -175,6 +175,8 @@ def _bias(number: Any) -> float:
 
 def _level(level: Any) -> int:
     try:
+        if isinstance(level, float) and not level.is_integer():
+            raise ValueError(level)
         return int(level)
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"prior_bias: expected a level in px, got {level!r}") from error

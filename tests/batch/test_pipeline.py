@@ -259,6 +259,26 @@ def test_faces_left_by_a_kill_are_replaced(restorer: Restorer, tmp_path: Path) -
     assert work().state == "done"
 
 
+def test_only_files_that_were_announced_are_ours(restorer: Restorer, tmp_path: Path) -> None:
+    """A result without saved faces says nothing about a face beside it."""
+    (job,) = make_jobs(tmp_path, 1)
+    theirs = tmp_path / "out" / "faces" / "0_1_lq.png"
+
+    def work(**options: Any) -> Outcome:
+        with Report(tmp_path / "out", {}) as report:
+            return next(iter(run([job], restorer, BatchOptions(**options), report=report)))
+
+    assert work().state == "done"
+    job.target.unlink()
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"mine")
+    assert "0_1_lq.png: exists already" in (work(save_faces=True).error or "")
+    assert theirs.read_bytes() == b"mine"
+    assert work(save_faces=True, overwrite=True).state == "done"
+    job.target.unlink()
+    assert work(save_faces=True).state == "done"  # announced by the run that replaced it
+
+
 @pytest.mark.parametrize("name", ["faces/0_1_lq.png", "0_v1.png", "0_variations.png"])
 def test_what_others_put_beside_a_photo_stays(
     name: str, restorer: Restorer, tmp_path: Path

@@ -283,18 +283,18 @@ class _Batch:
             ImageError: A file exists that no earlier run has made.
         """
         options, report = self._options, self._report
-        if options.overwrite or (report is not None and report.has_begun(job)):
-            return
-        files = [path for n in range(1, faces + 1) for path in _face_files(job.beside, n).values()]
-        if not options.save_faces:
-            files = []
+        files: list[Path] = []
+        if options.save_faces:
+            numbers = range(1, faces + 1)
+            files += [path for n in numbers for path in _face_files(job.beside, n).values()]
         if options.variations:
             files += variation_files(job.beside, options.variations)
-        for path in files:
-            if path.exists():
-                check_output(path, overwrite=False)
+        ours = set() if report is None else report.files_of(job)
+        theirs = [path for path in files if path.name not in ours and path.exists()]
+        if theirs and not options.overwrite:
+            check_output(theirs[0], overwrite=False)
         if report is not None:
-            report.begin(job)
+            report.begin(job, [path.name for path in files])
 
     def _vary(self, result: Restoration, target: Path) -> dict[str, Any]:
         from panini.editing import VariationOptions, write_variations

@@ -4,7 +4,7 @@ Each line is one JSON object about one photo:
 
     input, output       the photo as it was named, and the result below the folder of the report
     state               done; copied (no face); skipped (no face, nothing written); failed; begun:
-                        files beside the result follow, so that a later run knows them as ours
+                        `files` beside the result follow, which a later run knows as ours by it
     faces               box (left, top, right, bottom; px of the photo), the model that drew it
                         and θ (null without masks) of each; theta_fixed: θ is the same for all
                         faces of that model
@@ -144,12 +144,11 @@ class Report:
             raise ImageError(f"{self._path}: cannot be written ({error.strerror})") from error
         try:
             _lock(self._file, self._path)
-            told = list(_read(self._file))
+            self._beside: dict[str, set[str]] = {}
+            self._known = dict(_read(self._file, self._beside))
         except BaseException:
             self._file.close()
             raise
-        self._known = {name: known for name, known in told if known.state != _BEGUN}
-        self._ours = {name for name, _ in told}
 
     def __enter__(self) -> Report:
         return self
@@ -174,19 +173,18 @@ class Report:
         except OSError:
             return False
 
-    def has_begun(self, job: Job) -> bool:
-        """Whether files beside the result may be there that an earlier run has made."""
-        return self._name(job.target) in self._ours
+    def files_of(self, job: Job) -> set[str]:
+        """Names of the files beside the result that earlier runs have made."""
+        return self._beside.get(self._name(job.target), set())
 
-    def begin(self, job: Job) -> None:
-        """Note that files beside the result will be ours: none is there yet.
+    def begin(self, job: Job, files: Iterable[str]) -> None:
+        """Note which files beside the result are ours from now on.
 
         Raises:
             ImageError: The disk is full.
         """
         line = {"input": str(job.source), "output": self._name(job.target), "state": _BEGUN}
-        empty = dict.fromkeys(("input_bytes", "input_mtime_ns", "output_bytes"))
-        self._write({**line, **empty, "settings": self._settings})
+        self._write({**line, "files": [*files]})
 
     def append(self, outcome: Outcome, output: Path | None = None) -> None:
         """Add a line. Safe from several threads.
@@ -259,14 +257,23 @@ def _lock(file: IO[bytes], path: Path) -> None:
         return  # a network disk without locks
 
 
-def _read(file: IO[bytes]) -> Iterable[tuple[str, _Known]]:
-    """What each line says, by the name of the result; a torn last line gets its end."""
+def _read(file: IO[bytes], beside: dict[str, set[str]]) -> Iterable[tuple[str, _Known]]:
+    """What each line says, by the name of the result; a torn last line gets its end.
+
+    Args:
+        file: The report.
+        beside: Gets the names of the files beside each result.
+    """
     file.seek(0, os.SEEK_SET)
     line = b"\n"
     settings: dict[str, Any] = {}
     for line in file:
         try:
             entry = json.loads(line)
+            if entry["state"] == _BEGUN:
+                names = {str(name) for name in entry["files"]}
+                beside.setdefault(str(entry["output"]), set()).update(names)
+                continue
             if entry["state"] == "failed":
                 continue  # what an earlier line says of the result still holds
             stamp = (entry["input_bytes"], entry["input_mtime_ns"])

@@ -163,9 +163,10 @@ def _restore_all(
                 outcomes.append(outcome.state)
                 advance()
         if len(outcomes) < len(todo):
-            again = "; the same command goes on from there" if report else ""
-            if report and options.overwrite:
-                again = "; the same command without --overwrite goes on from there"
+            again = ""
+            if report:
+                begins = "begins again" if options.overwrite else "goes on from there"
+                again = f"; the same command {begins}"
             complain(f"stopped: {len(outcomes)} of {len(todo)} photos done{again}")
             raise typer.Exit(INTERRUPTED)
     if report:

@@ -95,11 +95,12 @@ class RunConfig(Config):
         """What makes the figure by which the best is chosen: two of other making do not compare."""
         if self.validation is None:
             return {}
-        faces = self.validation.model_dump(include={"source", "count", "gt_size", "seed"})
+        faces = self.validation.model_dump(include={"source", "count", "batch", "gt_size", "seed"})
         return {
             "faces": faces,
             "degradations": self.data.degradations,
             "degradation_weights": self.data.degradation_weights,
+            "lq_size": self.data.lq_size,
         }
 
     @property
