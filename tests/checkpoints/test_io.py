@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from panini.checkpoints import (
     SPECS,
     Spec,
+    convert,
     io,
     load_model,
     load_prior,
@@ -155,6 +156,37 @@ def test_every_tensor_must_fit(tmp_path):
     assert torch.equal(module.weight, torch.ones(3, 2))
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_every_number_must_be_finite(tmp_path, value):
+    module = torch.nn.Linear(2, 3)
+    before = module.weight.clone()
+    state = {"weight": torch.ones(3, 2), "bias": torch.tensor([0.0, value, 1.0])}
+    source = tmp_path / "a.safetensors"
+    for dtype in (torch.float32, torch.float16):
+        broken = {name: tensor.to(dtype) for name, tensor in state.items()}
+        assert error_of(load_state, module, broken, source) == (
+            f"{source}: 'bias' holds infinities or NaNs, expected finite numbers; fetch or make"
+            " the file again"
+        )
+    assert torch.equal(module.weight, before)
+    # Finite in the file, but not in the network.
+    large = state | {"bias": torch.full((3,), 1e300, dtype=torch.float64)}
+    assert "'bias' holds infinities" in error_of(load_state, module, large, source)
+
+
+def test_numbers_must_be_of_the_networks_sort(tmp_path):
+    module = torch.nn.BatchNorm1d(2)
+    state = module.state_dict()
+    source = tmp_path / "a.safetensors"
+    bytes_ = state | {"weight": torch.ones(2, dtype=torch.int8)}
+    assert error_of(load_state, module, bytes_, source) == (
+        f"{source}: 'weight' holds numbers of type torch.int8, expected torch.float32; convert the"
+        " file again from its source"
+    )
+    counted = state | {"num_batches_tracked": torch.tensor(1.0)}
+    assert "'num_batches_tracked' holds" in error_of(load_state, module, counted, source)
+
+
 # ----------------------------------------------------------------------------------------------
 # Networks
 
@@ -208,6 +240,16 @@ def test_weights_of_another_network_are_refused(net, tmp_path):
     path = tmp_path / "a.safetensors"
     save_tensors(STATE, path, kind="panini-net", meta={"config": net.config.to_dict()})
     assert "missing tensors, first: prior.constant" in error_of(load_model, path)
+
+
+def test_broken_weights_are_neither_loaded_nor_converted(net, tmp_path):
+    path, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state["encoder.stem.weight"].flatten()[0] = torch.inf
+    save_tensors(state, path, kind="panini-net", meta={"config": net.config.to_dict()})
+    for call in ((load_model, path), (convert, path, out)):
+        assert error_of(*call).startswith(f"{path}: 'encoder.stem.weight' holds infinities")
+    assert not out.exists()
 
 
 # ----------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from panini.checkpoints.kinds import (
     Recognition,
     Weights,
     check_fit,
+    check_values,
     config_of,
     outline,
     to_json,
@@ -73,7 +74,8 @@ def convert(
         overwrite: Whether `out` may be replaced.
 
     Raises:
-        CheckpointError: As of `recognise`; or `out` exists or cannot be written.
+        CheckpointError: As of `recognise`; or its numbers are not finite; or `out` exists or cannot
+            be written.
     """
     source, out = resolve(path), Path(out)
     if out.suffix != ".safetensors":
@@ -82,6 +84,7 @@ def convert(
         raise CheckpointError(f"{out}: exists already; add --overwrite to replace it")
     weights = read(source)
     found = weights.recognition
+    check_values(outline(found.kind, found.config, source).state_dict(), weights.state, source)
     provenance = dict(found.provenance)
     if found.format not in ("ours", "random-face"):
         origin = {"source": source.name, "sha256": sha256_of(source), "format": found.title}

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from panini.checkpoints.kinds import check_fit
+from panini.checkpoints.kinds import check_fit, check_values
 from panini.checkpoints.specs import SPECS
 from panini.errors import CheckpointError
 from panini.models.panini_net import PaniniNet
@@ -206,13 +206,16 @@ def save_model(
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Copy tensors into a module; every name and shape must fit.
+    """Copy tensors into a module; every name and shape must fit, every number be finite.
 
     Raises:
-        CheckpointError: Names the first keys that are missing, unknown or of another shape.
+        CheckpointError: Names the first keys that are missing, unknown or of another shape, or
+            the first that holds an infinity, a NaN, or numbers of another sort.
     """
-    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    check_fit(expected, {name: tensor.shape for name, tensor in state.items()}, source)
+    expected = module.state_dict()
+    shapes = {name: tensor.shape for name, tensor in expected.items()}
+    check_fit(shapes, {name: tensor.shape for name, tensor in state.items()}, source)
+    check_values(expected, state, source)
     module.load_state_dict(dict(state))
 
 

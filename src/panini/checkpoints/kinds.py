@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -159,6 +160,39 @@ def check_fit(
         if names:
             first = ", ".join(name[:200] for name in names[:3])
             raise CheckpointError(f"{source}: {len(names)} {problem} tensors, first: {first}")
+
+
+def check_values(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str
+) -> None:
+    """Refuse numbers that a network would take and draw nonsense with.
+
+    Args:
+        expected: The network's tensors by name; of the type that counts, on any device.
+        found: Those of the file, of the same names.
+        source: The file, for messages.
+
+    Raises:
+        CheckpointError: Names the first tensor that holds an infinity or a NaN, or whole numbers in
+            the place of fractions.
+    """
+    for name, tensor in found.items():
+        dtype = expected[name].dtype
+        if tensor.is_floating_point() != dtype.is_floating_point:
+            raise CheckpointError(
+                f"{source}: {name!r} holds numbers of type {tensor.dtype}, expected {dtype};"
+                " convert the file again from its source"
+            )
+        if tensor.is_floating_point() and not _is_finite(tensor.to(dtype)):
+            raise CheckpointError(
+                f"{source}: {name!r} holds infinities or NaNs, expected finite numbers;"
+                " fetch or make the file again"
+            )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # The extremes tell of NaNs too, and take neither the time nor the memory of isfinite.
+    return not tensor.numel() or all(math.isfinite(edge) for edge in tensor.aminmax())
 
 
 def _check_numbers(fields: Any, tensors: int, limit: int = MAX_NUMBER) -> None:
