@@ -30,6 +30,7 @@ from panini.models.bands import BandsConfig
 from panini.models.panini_net import PaniniNet, named_config
 from panini.models.prior import Window
 from panini.models.stylegan2 import Discriminator, DiscriminatorConfig
+from panini.training.checkpointing import KIND, Checkpoints
 from panini.training.restoration import (
     FACE_WINDOW,
     Perceptual,
@@ -201,6 +202,27 @@ def test_only_what_the_recipe_names_is_trained(kit, recipe):
     assert rates == pytest.approx([1e-3, 5e-4])  # no mask learns
     with pytest.raises(ConfigError, match=r"train_only: .*under encoder, fusion; nothing .*prior"):
         RestorationStage(recipe(train_only=["prior."]))
+
+
+def test_moments_of_other_weights_are_not_taken(kit, recipe):
+    """Branches of two levels are as many tensors of equal shapes: only their names differ."""
+    first = recipe(images=4, train_only=["fusion.convs.64."])
+    assert fit(RestorationStage(first), first)
+    other = recipe(images=8, train_only=["fusion.convs.32."])
+    told = (
+        r"not a state of this configuration \(optimizer net trained net\.fusion\.convs\.64\.\S+ "
+        r"among \d+, expected net\.fusion\.convs\.32\.\S+\); choose another `out`"
+    )
+    with pytest.raises(TrainingError, match=told):
+        fit(RestorationStage(other), other)
+    # A checkpoint of before has no names: what fits by its shapes goes on.
+    (path,) = Checkpoints(first.out, 2).all()
+    tensors, meta = load_tensors(path, kind=KIND)
+    del meta["learned"]
+    save_tensors(tensors, path, kind=KIND, meta=meta)
+    longer = recipe(images=8, train_only=["fusion.convs.64."])
+    assert fit(RestorationStage(longer), longer)
+    assert kit.state(longer)["meta"]["progress"]["nimg"] == 8
 
 
 def test_losses_fall_on_a_batch_seen_again(kit, recipe):

@@ -86,6 +86,7 @@ class Checkpoints:
             "progress": asdict(progress),
             "beginning": as_json(self.beginning),
             "groups": {name: _sizes(opt) for name, opt in engine.optimizers.items()},
+            "learned": {name: _names(opt, modules) for name, opt in engine.optimizers.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in engine.scalers.items()},
         }
         path = self.folder / f"{progress.nimg:010d}.safetensors"
@@ -109,6 +110,9 @@ class Checkpoints:
             for name, module in modules.items():
                 module.load_state_dict(_below(tensors, f"module/{name}/"))
             for name, optimizer in engine.optimizers.items():
+                # Checkpoints of before have no names.
+                if "learned" in meta:
+                    _check_learned(name, meta["learned"].get(name, []), _names(optimizer, modules))
                 _load_optimizer(name, optimizer, tensors, meta["groups"])
                 if engine.scalers[name].is_enabled() and meta["scalers"][name]:
                     engine.scalers[name].load_state_dict(meta["scalers"][name])
@@ -162,6 +166,27 @@ def _completed(found: Any, given: object) -> Any:
 
 def _sizes(optimizer: torch.optim.Optimizer) -> list[int]:
     return [len(group["params"]) for group in optimizer.param_groups]
+
+
+def _names(optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> list[list[str]]:
+    """Of every group's parameters: moments are kept by their number, which follows from these."""
+    known = {
+        id(parameter): f"{name}.{key}"
+        for name, module in modules.items()
+        for key, parameter in module.named_parameters()
+    }
+    return [[known[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+
+
+def _check_learned(name: str, held: list[list[str]], wanted: list[list[str]]) -> None:
+    """Refuse moments of other parameters than those that learn now."""
+    if held == wanted:
+        return
+    # Of equal sets the order or the groups differ: then any name will do.
+    before, now = (sorted(key for group in groups for key in group) for groups in (held, wanted))
+    first = next((key for key in before if key not in now), before[0])
+    other = next((key for key in now if key not in before), now[0])
+    raise ValueError(f"optimizer {name} trained {first} among {len(before)}, expected {other}")
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
