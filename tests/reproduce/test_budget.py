@@ -53,6 +53,14 @@ def test_laptop_compares_the_fusion_alone():
     assert mfr.data.groups == sr16.data.groups
 
 
+def test_an_addition_that_is_no_key_of_the_recipe(tmp_path):
+    own = tmp_path / "own.yaml"
+    text = (CONFIGS / "smoke.yaml").read_text()
+    own.write_text(text + "additions: {mask_speed: 5}\n")
+    with pytest.raises(ConfigError, match=r"additions: .*'mask_speed': no key of a recipe"):
+        load_budget(str(own))
+
+
 def test_a_budget_may_be_a_file_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_budget("smoke").name == "smoke"  # found beside the package

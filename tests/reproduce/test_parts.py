@@ -20,9 +20,9 @@ from panini.errors import ConfigError
 from panini.models.bands import BandsConfig
 from panini.models.panini_net import PaniniNet, named_config
 from panini.reproduce import figure, load_budget, parts, reproduce
-from panini.reproduce.additions import ADDITIONS, additions_needs
+from panini.reproduce.additions import ADDITIONS, additions, additions_needs
 from panini.reproduce.fusion import METHODS
-from panini.reproduce.study import Study
+from panini.reproduce.study import Study, Trained
 from panini.reproduce.synthetic import prior_faces
 from panini.training import degradation, restoration, warmup
 
@@ -34,7 +34,7 @@ RUNS = {
     *("mfr-constant", "mfr-dre", "pairs-udrl", "pairs-dasr"),
     *("mfr-no-windows", "mfr-windows", "mfr-growing", "mfr-no-lpips"),
     *("mfr-no-r1", "mfr-r1", "mfr-features", "mfr-no-average", "mfr-curriculum"),
-    *("mfr-prior-faces", "mfr-no-mask-rate", "mfr-warmup", "mfr-warmup-first"),
+    *("mfr-prior-faces", "mfr-mask-rate", "mfr-warmup", "mfr-warmup-first"),
     *("mfr-jitter", "mfr-no-clip", "mfr-climb"),
 }
 
@@ -125,7 +125,7 @@ def test_additions_are_two_runs_that_differ_in_one_thing(study):
         "adversarial": ("no-r1", "r1"),
         "feature_adversarial": ("dafi", "features"),
         "ema_half_life": ("no-average", "dafi"),
-        "mask_rate": ("no-mask-rate", "dafi"),
+        "mask_rate": ("dafi", "mask-rate"),
     }
     for key, names in pairs.items():
         without, added = (recipe(name) for name in names)
@@ -155,6 +155,37 @@ def test_additions_have_a_row_each_but_what_lacks_a_network(study):
     assert "PSNR with peak 1" not in text
 
 
+def test_the_base_of_the_additions_may_favour_a_way_of_fusing(options, monkeypatch):
+    recipes = {}
+
+    def keep(study, name, recipe):
+        recipes[name] = recipe
+        return Trained(folder=study.folder(name), images=recipe.images, seconds=None)
+
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(Study, "run", keep)
+    monkeypatch.setattr(Study, "evaluate", stop)
+    budget = load_budget("smoke")
+    config = budget.config.model_copy(update={"additions": {"mask_rate": 5.0}})
+    monkeypatch.setattr("panini.reproduce.additions.load_model", stop)
+    with pytest.raises(InterruptedError):
+        additions(Study(options(budget=replace(budget, config=config))))
+    rates = {name: recipe.mask_rate for name, recipe in recipes.items()}
+    # The run of tables 1 to 3 is the one without that.
+    assert rates.pop("mfr-dafi") == 1
+    assert set(rates.values()) == {5.0}
+    assert {"mfr-base", "mfr-warmup"} <= rates.keys()
+    assert "mfr-mask-rate" not in rates
+    assert "mfr-no-mask-rate" not in rates
+
+
+@pytest.mark.parametrize("budget", ["smoke", "laptop", "paper"])
+def test_all_ways_to_fuse_learn_at_one_rate(budget):
+    assert {recipe.mask_rate for recipe in load_budget(budget).restoration.values()} == {1.0}
+
+
 @pytest.mark.parametrize("budget", ["laptop", "paper"])
 def test_recipes_of_the_additions_fit_at_every_budget(budget, options):
     study = Study(options(budget=load_budget(budget)))
@@ -175,8 +206,13 @@ def test_tables_beside_the_papers_say_how_its_psnr_is_measured(study):
         before, _, after = text.partition("The paper's own, with its networks")
         assert "peak 1" in after
         assert "peak 1" not in before  # smoke does not measure it; laptop and paper do
-        assert "W₂ = W₁ P" in after
-        assert "start at the prior alone" in after
+        methods = name != "table3"
+        assert ("W₂ = W₁ P" in after) == methods
+        assert ("start at the prior alone" in after) == methods
+        # The smallest budget starts from nothing, and measures no distance of sets.
+        assert "head start" not in after
+        assert "Distances of sets" not in after
+        assert "times the rate" not in after
 
 
 def test_figure_7_has_a_row_for_each_rate(study):

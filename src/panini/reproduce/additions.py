@@ -1,8 +1,8 @@
 """What the training has that the paper has not, one thing at a time.
 
 Every addition is a switch of the recipe. It is measured by two runs that share all but it: seed,
-faces and their order, number of images, start. Where the study's run of DAFI has the addition, or
-has it not, that run is one of the two.
+faces and their order, number of images, start. One of the two is, wherever it fits, the base: the
+study's run of DAFI with what the budget's `additions` changes in it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from panini.training.restoration import (
 )
 from panini.training.warmup import WarmupRunConfig
 
-BASE, BASE_RUN = "dafi", "mfr-dafi"
+DAFI, DAFI_RUN = "dafi", "mfr-dafi"
+BASE = "base"
 WARMUP_RUN = "mfr-warmup"
 IDENTITY_FILE, HEADS_FILE = "face_identity.safetensors", "lpips_vgg_heads.safetensors"
 """Of the folder of frozen networks."""
@@ -114,7 +115,7 @@ def additions(study: Study) -> list[Path]:
 def additions_needs(study: Study) -> Needs:
     """What they read. The recipes are made, so that one that does not fit is known at once."""
     _pairs(study)
-    return Needs(runs=frozenset({("mfr", BASE_RUN)}), compared=frozenset({"mfr"}), faces=1)
+    return Needs(runs=frozenset({("mfr", DAFI_RUN)}), compared=frozenset({"mfr"}), faces=1)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -123,8 +124,9 @@ def additions_needs(study: Study) -> Needs:
 
 def _pairs(study: Study) -> tuple[list[Pair], dict[str, str]]:
     """Recipes of the additions; and those that this study cannot measure, with the reason."""
-    base = study.restoration_recipe("mfr", BASE_RUN, {"fusion_method": BASE})
-    known = [Side(BASE, base)]
+    dafi = study.restoration_recipe("mfr", DAFI_RUN, {"fusion_method": DAFI})
+    known = [Side(DAFI, dafi)]
+    base = _side(study, known, BASE, dafi, study.config.additions).recipe
     pairs, absent = [], {}
     for addition in ADDITIONS:
         sides = addition.sides(study, base)
@@ -133,15 +135,18 @@ def _pairs(study: Study) -> tuple[list[Pair], dict[str, str]]:
             continue
         names = (f"no-{addition.name}", addition.name)
         without, added = (
-            _side(study, known, name, changes) for name, changes in zip(names, sides, strict=True)
+            _side(study, known, name, base, changes)
+            for name, changes in zip(names, sides, strict=True)
         )
         pairs.append(Pair(addition, without, added))
     return pairs, absent
 
 
-def _side(study: Study, known: list[Side], name: str, changes: Changes) -> Side:
+def _side(
+    study: Study, known: list[Side], name: str, base: RestorationRunConfig, changes: Changes
+) -> Side:
     """A run; where one of the known ones is the same but for its folder, that."""
-    recipe = study.fitted(known[0].recipe, f"mfr-{name}", changes)
+    recipe = study.fitted(base, f"mfr-{name}", changes)
     for side in known:
         if side.recipe.model_copy(update={"out": recipe.out}) == recipe:
             return side
@@ -150,8 +155,6 @@ def _side(study: Study, known: list[Side], name: str, changes: Changes) -> Side:
 
 
 def _trained(study: Study, side: Side) -> Trained:
-    if side.system == BASE:
-        return study.run(BASE_RUN, side.recipe)
     warm = None
     if side.recipe.init is not None:
         warm = study.run(WARMUP_RUN, _warmup_recipe(study, side.recipe))
@@ -364,23 +367,27 @@ def _frozen(study: Study, name: str) -> Path | None:
 
 def _warmup_recipe(study: Study, recipe: RestorationRunConfig) -> WarmupRunConfig:
     """Stage 2 before a run: on as many faces a batch, all of them the prior's."""
-    base = study.restoration_recipe("mfr", BASE_RUN, {"fusion_method": BASE})
+    dafi = study.restoration_recipe("mfr", DAFI_RUN, {"fusion_method": DAFI})
+    start = _start(dafi)
     group = GroupConfig(
-        source=_live(base), count=base.data.batch, gt_size=base.data.groups[-1].gt_size, flip=False
+        source=_live(dafi),
+        count=recipe.data.batch,
+        gt_size=recipe.data.groups[-1].gt_size,
+        flip=False,
     )
     warmup = WarmupRunConfig(
         out=recipe.out,
         images=recipe.images,
         # The shape that the runs have: the named size may have bands.
-        size=str(study.folder(BASE_RUN) / WEIGHTS),
-        prior=_start(base).prior,
-        degradation_encoder=_start(base).degradation_encoder,
-        data=_with_groups(base, (group,)),
-        learning_rate=base.learning_rate,
-        warmup_images=base.warmup_images,
-        mask_rate=base.mask_rate,
-        precision=base.precision,
-        log_every_s=base.log_every_s,
+        size=str(study.folder(DAFI_RUN) / WEIGHTS),
+        prior=start.prior,
+        degradation_encoder=start.degradation_encoder,
+        data=_with_groups(recipe, (group,)),
+        learning_rate=recipe.learning_rate,
+        warmup_images=recipe.warmup_images,
+        mask_rate=recipe.mask_rate,
+        precision=recipe.precision,
+        log_every_s=recipe.log_every_s,
     )
     return study.fitted(warmup, WARMUP_RUN, {})
 
@@ -424,6 +431,6 @@ def _seconds(run: Trained) -> str:
 
 
 SYSTEMS = frozenset(
-    name for addition in ADDITIONS for name in (addition.name, f"no-{addition.name}")
+    {BASE, *(name for addition in ADDITIONS for name in (addition.name, f"no-{addition.name}"))}
 )
 """Rows of these runs, measured in the same folder as table 1."""

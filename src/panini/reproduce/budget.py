@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -100,6 +101,9 @@ class BudgetConfig(Config):
     the study's own run of DAFI."""
     seed: int = 0
     """Of every run."""
+    additions: Mapping[str, Any] = Field(default_factory=dict)
+    """What the base of the additions changes in the recipe for mfr: what would favour one way of
+    fusing, and so has no place in tables 1 to 3."""
     evaluation: EvaluationConfig = EvaluationConfig()
     theta_faces: int | None = Field(default=None, gt=0)
     """Faces of table 4; None = all."""
@@ -113,6 +117,13 @@ class BudgetConfig(Config):
     """New faces of the prior, for sheets that show nobody."""
     pulse: PulseRowConfig = PulseRowConfig()
     probe: ProbeConfig = ProbeConfig()
+
+    @field_validator("additions")
+    @classmethod
+    def _are_of_the_recipe(cls, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        if unknown := sorted(changes.keys() - RestorationRunConfig.model_fields.keys()):
+            raise ValueError(f"{unknown[0]!r}: no key of a recipe of the restoration stage")
+        return changes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,26 +47,36 @@ PUBLISHED_NOTE = (
 )
 """The paper does not say so; its numbers do, see docs/evaluation.md."""
 
-NOTES = [
+_ALIKE = (
     "The rows trained here share the recipe, the seed, the faces and their order, the number of "
     "images, the prior and the encoder's start; only the way of fusing differs. They say which way "
-    "of fusing learns faster at this budget, not which is best in the end.",
+    "of fusing learns faster at this budget, not which is best in the end."
+)
+_HEAD_START = (
     "The encoder starts from a network that learned beside DAFI: that is a head start for what "
-    "reads its features as DAFI does (DAFI, concatenation).",
+    "reads its features as DAFI does (DAFI, concatenation)."
+)
+_AT_THE_PRIOR = (
     "DAFI and concatenation start as a mixture of prior and image; modulation and noise input "
     "start at the prior alone, and latent codes stay there. In short runs that is a large part of "
-    "the gap between them.",
-    "The row of GPEN adds P F_IFE to the prior's feature. That is its concatenation where the "
-    "next convolution's weights for the image's feature are W₂ = W₁ P; W₂ of its own it has not. "
-    "GPEN injects a feature at every convolution, this row once a level.",
-    "The row of GFP-GAN has two layers in each head, as the original; where the recipe's branch is "
-    "separable, they are 1×1 convolutions, and the original's are 3×3.",
-    "Intervals are 95 %, from the bootstrap over faces; runs were made with one seed, so the "
-    "spread between seeds is not in them.",
+    "the gap between them."
+)
+_OF_METHOD = {
+    "noise": "The row of GPEN adds P F_IFE to the prior's feature. That is its concatenation where "
+    "the next convolution's weights for the image's feature are W₂ = W₁ P; W₂ of its own it has "
+    "not. GPEN injects a feature at every convolution, this row once a level.",
+    "modulation": "The row of GFP-GAN has two layers in each head, as the original; where the "
+    "recipe's branch is separable, they are 1×1 convolutions, and the original's are 3×3.",
+}
+_INTERVALS = (
+    "Intervals of means and of differences are 95 %, from the bootstrap over faces; runs were made "
+    "with one seed, so the spread between seeds is not in them."
+)
+_SETS = (
     "Distances of sets carry the network's name and are biased upwards for few faces: compare rows "
-    "of this table only. Their intervals tell the spread over faces, not that bias. A row that "
-    "stands on other faces than the first has none.",
-]
+    "of this table only. Their intervals, from random halves, tell the spread over faces, not that "
+    "bias. A row that stands on other faces than the first has none."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +182,28 @@ def fusion_table(study: Study, name: str) -> list[Path]:
         published=spec.published,
         published_note=PUBLISHED_NOTE,
         absent=absent,
-        notes=NOTES,
+        notes=_notes(study, spec, rows),
     )
     files = [*study.write(table), *keep_sheet(study, spec.task, name)]
     return files + synthetic_sheet(study, spec.task, [entry.system for entry in entries], name)
+
+
+def _notes(study: Study, spec: _Spec, rows: Sequence[Row]) -> list[str]:
+    """What is true of this table."""
+    recipe = study.budget.restoration[spec.task]
+    systems = {row.system for row in rows}
+    notes = [_ALIKE]
+    if recipe.mask_rate != 1:
+        notes.append(
+            f"DAFI's masks learn at {recipe.mask_rate:g} times the rate of all else: an advantage "
+            "that no other row has."
+        )
+    if recipe.start is not None and recipe.start.transfer is not None:
+        notes.append(_HEAD_START)
+    if not systems.isdisjoint({"modulation", "noise", "latent"}):
+        notes.append(_AT_THE_PRIOR)
+    notes += [note for method, note in _OF_METHOD.items() if method in systems]
+    return [*notes, _INTERVALS, *([_SETS] if any(row.sets for row in rows) else [])]
 
 
 def _measured(
