@@ -69,7 +69,9 @@ def legacy(*pickles: bytes) -> bytes:
     return b"".join([*greeting, *pickles])
 
 
-def tensor_pickle(count: int, offset: int, size: tuple, stride: tuple) -> bytes:
+def tensor_pickle(
+    count: int, offset: int, size: tuple, stride: tuple, around=lambda tensor: tensor
+) -> bytes:
     """A pickle of {"a": a tensor of a storage "0"}, with any numbers."""
 
     class Pickler(pickle.Pickler):
@@ -79,7 +81,7 @@ def tensor_pickle(count: int, offset: int, size: tuple, stride: tuple) -> bytes:
     buffer = io.BytesIO()
     rebuild = torch._utils._rebuild_tensor_v2
     tensor = Call(rebuild, "STORAGE", offset, size, stride, False, OrderedDict())
-    Pickler(buffer, 2).dump({"a": tensor})
+    Pickler(buffer, 2).dump({"a": around(tensor)})
     return buffer.getvalue()
 
 
@@ -223,13 +225,19 @@ def test_the_source_in_a_pickle_is_not_run(tmp_path, canary, nvidia):
         (b"(ccollections\nOrderedDict\no.", "the opcode OBJ"),
         (b"\x82\x01.", "the opcode EXT1"),
         (b"K\x01Pabc\n.", "the opcode PERSID"),
-        (b"}K\x05Q.", "not a whole checkpoint"),
+        (b"}K\x05Q.", "something that is no storage"),
         (b"ctorch\nFloatStorage\n)R.", "its pickle calls a dtype"),
         (b"ccollections\nOrderedDict\nK\x01R.", "its pickle calls a Function"),
         (b"}(])K\x01u.", "a key of type list"),
         (b"}))s.", "a key of type tuple"),
         (b"]}K\x01K\x02s\x85a.", None),
         (b"K\x01K\x02a.", "a int used as a list"),
+        (b"}\x8a\x08" + (1 << 60).to_bytes(8, "little") + b"K\x01s.", None),
+        (b"}\x8a\x08" + (1 << 61).to_bytes(8, "little") + b"K\x01s.", "of more than 60 bits"),
+        (b"]p%d\n." % (1 << 61), "of more than 60 bits"),
+        (b"ctorch\nSize\n(K\x02K\x03t\x85R.", None),
+        (b"ctorch\nSize\n(X\x02\x00\x00\x00abtR.", "a tensor without a shape"),
+        (b"(K\x01K\x02K\x03K\x04K\x05K\x06K\x07tQ.", "something that is no storage"),
         (b"\x8c\x02os\x94K\x01\x93.", "a int in the place of a name"),
         (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x04\x00\x00\x00utf7tR.", "as latin-1"),
         (b"cnumpy\ndtype\n(U\x02O8tR.", "a NumPy number of a type"),
@@ -381,6 +389,41 @@ def safetensors(header: dict | bytes, data: bytes = b"", length: int | None = No
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
+def copied(function: bytes, argument: bytes, times: int = 1000) -> bytes:
+    """A pickle that names an argument once, and calls a function with it again and again."""
+    named = b"\x80\x02c" + function + b"q\x00" + argument + b"q\x01"
+    return named + b"00](" + b"h\x00h\x01R" * times + b"e."
+
+
+def amplifiers() -> dict[str, tuple[bytes, str]]:
+    """Name → a pickle that makes much of little, and what is said of it."""
+    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"X\x06\x00\x00\x00latin1\x86"
+    numbers = [b"J" + struct.pack("<i", i) for i in range(50_000)]
+    flat = b"](" + b"".join(numbers) + b"e\x85"
+    pairs = b"](" + b"".join(number + b"N\x86" for number in numbers) + b"e\x85"
+    state = b"}(" + b"".join(number + b"N" for number in numbers) + b"uq\x01"
+    bags = b"\x80\x02cargparse\nNamespace\nq\x00" + state + b"](" + b"h\x00)Rh\x01b" * 1000 + b"e."
+    # All of these have the hash 0.
+    keys = [(i * (2**61 - 1)).to_bytes(11, "little") for i in range(20_000)]
+    rows = tensor_pickle(4, 0, (4,), (1,), around=lambda tensor: Call(set, tensor))
+    return {
+        "text.pt": (copied(b"_codecs\nencode\n", text, 2000), "copies more text than it holds"),
+        "dicts.pt": (copied(b"collections\nOrderedDict\n", pairs), "more than 500000 steps"),
+        "sets.pt": (copied(b"builtins\nset\n", flat), "more than 500000 steps"),
+        "sizes.pt": (copied(b"torch\nSize\n", flat), "a tensor without a shape"),
+        "devices.pt": (
+            copied(b"torch\ndevice\n", b"(" + b"".join(numbers) + b"t"),
+            "more than 500000 steps",
+        ),
+        "bags.pt": (bags, "more than 500000 steps"),
+        "rows.pt": (rows, "its pickle copies a Tensor"),
+        "keys.pt": (
+            b"\x80\x02}(" + b"".join(b"\x8a\x0b" + key + b"N" for key in keys) + b"u.",
+            "of more than 60 bits",
+        ),
+    }
+
+
 def hostile_files(folder: Path) -> dict[Path, str]:
     """File → what is said of it."""
     f32 = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}
@@ -390,7 +433,7 @@ def hostile_files(folder: Path) -> dict[Path, str]:
     doubling = b"}" + b"".join(
         b"q%c}(X\x01\x00\x00\x00ah%cX\x01\x00\x00\x00bh%cu" % (i, i, i) for i in range(60)
     )
-    contents = {
+    contents = amplifiers() | {
         "promise.pt": (tensor_pickle(1 << 38, 0, (1 << 38,), (1,)), "numbers in 16 bytes"),
         "expand.pt": (tensor_pickle(4, 0, (1 << 38,), (0,)), "in a storage of 4 numbers"),
         "memo.pt": (b"\x80\x02}r\xff\xff\xff\xff.", "it holds no tensors"),

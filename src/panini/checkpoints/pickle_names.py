@@ -18,6 +18,8 @@ from torch import Tensor
 MAX_SIDE = 1 << 40
 """No axis of a tensor is longer; keeps sums far from 64 bits."""
 MAX_AXES = 16
+MAX_KEY = 1 << 60
+"""No whole number in the place of a key is larger: their hashes stay apart."""
 
 
 class UnsafeError(ValueError):
@@ -81,6 +83,8 @@ class Function:
     """What a name of a pickle may be called for."""
 
     call: Callable[..., Any]
+    copies: bool = False
+    """Whether what it makes grows with its first argument."""
 
 
 def text_of(value: Any) -> str:
@@ -98,8 +102,10 @@ def scalar_of(value: Any) -> Any:
     """A plain value, fit for a key: hashing a deep tuple would overflow the interpreter's stack.
 
     Raises:
-        UnsafeError: It is a container.
+        UnsafeError: It is a container, or a number of which many could have the same hash.
     """
+    if isinstance(value, int) and abs(value) > MAX_KEY:
+        raise UnsafeError("a key that is a number of more than 60 bits")
     if value is None or isinstance(value, str | int | float):
         return value
     raise UnsafeError(f"a key of type {type(value).__name__}")
@@ -159,7 +165,7 @@ def _numpy_type(code: Any, *_rest: Any) -> NumpyType:
 def _numpy_scalar(kind: Any, data: Any) -> Any:
     if not isinstance(kind, NumpyType) or not isinstance(data, memoryview):
         raise UnsafeError("a NumPy number without a type")
-    return np.frombuffer(bytes(data), kind.code, 1)[0].item()
+    return np.frombuffer(data, kind.code, 1)[0].item()
 
 
 _STORAGES = {
@@ -177,19 +183,19 @@ _STORAGES = {
 }
 
 NAMES: dict[str, Any] = {
-    "collections.OrderedDict": Function(dict_of),
-    "dnnlib.util.EasyDict": Function(dict_of),
+    "collections.OrderedDict": Function(dict_of, copies=True),
+    "dnnlib.util.EasyDict": Function(dict_of, copies=True),
     "argparse.Namespace": Function(lambda: Record()),
-    "builtins.set": Function(set_of),
-    "builtins.frozenset": Function(set_of),
+    "builtins.set": Function(set_of, copies=True),
+    "builtins.frozenset": Function(set_of, copies=True),
     "builtins.bytearray": Function(memoryview),
-    "__builtin__.set": Function(set_of),
-    "__builtin__.frozenset": Function(set_of),
-    "_codecs.encode": Function(_encode),
+    "__builtin__.set": Function(set_of, copies=True),
+    "__builtin__.frozenset": Function(set_of, copies=True),
+    "_codecs.encode": Function(_encode, copies=True),
     "numpy.dtype": Function(_numpy_type),
     "numpy.core.multiarray.scalar": Function(_numpy_scalar),
     "numpy._core.multiarray.scalar": Function(_numpy_scalar),
-    "torch.Size": Function(tuple),
+    "torch.Size": Function(_lengths),
     "torch.device": Function(lambda *parts: parts),
     "torch._utils._rebuild_tensor": Function(_tensor),
     "torch._utils._rebuild_tensor_v2": Function(_tensor),

@@ -68,19 +68,38 @@ class Reader:
 
 @dataclass
 class Budget:
-    """Opcodes that may still be run on a file."""
+    """What may still be done for a file."""
 
+    letters: int
+    """That calls may copy: the file's bytes, of which an honest one copies each once at most."""
     left: int = field(default_factory=lambda: MAX_OPCODES)
+    """Steps: opcodes that are run, and items that they copy."""
 
-    def spend(self) -> None:
-        """Count one.
+    def spend(self, steps: int = 1) -> None:
+        """Count steps.
 
         Raises:
-            UnsafeError: It was one too many.
+            UnsafeError: They were too many.
         """
-        self.left -= 1
+        self.left -= steps
         if self.left < 0:
             raise UnsafeError(f"its pickle has more than {MAX_OPCODES} steps")
+
+    def copy(self, value: Any) -> None:
+        """Count what is copied of a value: a file may name it once, and copy it without end.
+
+        Raises:
+            UnsafeError: It was too much, or nothing that is copied.
+        """
+        if isinstance(value, list | tuple | dict | set):
+            self.spend(len(value))
+        elif isinstance(value, str):
+            self.letters -= len(value)
+            if self.letters < 0:
+                raise UnsafeError("its pickle copies more text than it holds")
+        else:
+            # A tensor, for one, would fall apart into as many as it has rows.
+            raise UnsafeError(f"its pickle copies a {type(value).__name__}")
 
 
 class Machine:
@@ -176,7 +195,7 @@ class Machine:
         self._push(self._stack[-1])
 
     def _put(self, index: int) -> None:
-        self._memo[index] = self._stack[-1]
+        self._memo[scalar_of(index)] = self._stack[-1]
 
     def _get(self, index: int) -> None:
         self._push(self._memo[index])
@@ -265,6 +284,9 @@ class Machine:
         function = self._stack.pop()
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise UnsafeError(f"its pickle calls a {type(function).__name__}")
+        self._budget.spend(len(arguments))
+        if function.copies and arguments:
+            self._budget.copy(arguments[0])
         self._push(function.call(*arguments))
 
     _op_newobj = _op_reduce
@@ -273,6 +295,7 @@ class Machine:
         state = self._stack.pop()
         target = self._stack[-1]
         if isinstance(target, Record):
+            self._budget.copy(state)
             target.update(dict_of(state.items()))
         elif isinstance(target, NumpyType) and state[1] == ">":
             raise UnsafeError("numbers of the other byte order")

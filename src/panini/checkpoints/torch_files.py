@@ -85,7 +85,7 @@ def read_tree(path: Path) -> Any:
         if head[:4] == b"PK\3\4":
             return _read_zip(path, data)
         if head[:1] == b"\x80":
-            return _read_stream(data, Budget())
+            return _read_stream(data, Budget(len(data)))
         if head[257:262] == b"ustar":
             raise UnsafeError("a tar archive; unpack it, or save it again with a newer PyTorch")
         raise UnsafeError("neither a zip file, nor a pickle, nor safetensors")
@@ -144,6 +144,8 @@ def _no_persistent(_: Any) -> Any:
 
 def _storage_id(identity: Any) -> tuple[torch.dtype, str, int]:
     """Type, key and length from ("storage", type, key, device, length, no view)."""
+    if not isinstance(identity, tuple) or len(identity) > 6:
+        raise UnsafeError("its pickle refers to something that is no storage")
     kind, dtype, key, _, count, *view = identity
     if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int:
         raise UnsafeError("its pickle refers to something that is no storage")
@@ -176,7 +178,8 @@ def _read_zip(path: Path, data: memoryview) -> Any:
             storages[key, dtype] = Storage(dtype, count, content)
         return storages[key, dtype]
 
-    return Machine(Reader(_entry(data, entries[f"{root}data.pkl"])), Budget(), load).run()
+    pickled = _entry(data, entries[f"{root}data.pkl"])
+    return Machine(Reader(pickled), Budget(len(pickled)), load).run()
 
 
 def _entry(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
