@@ -65,13 +65,13 @@ def estimate(config: RunConfig, recipe: Path | None = None) -> Estimate:
     flops, saved = _measure(subject.run)
     saved = max([saved, *(_measure(run)[1] for run in subject.others)])
     heard, kept = _measure(subject.critics)
-    work = _LEARNING * flops + _CRITIC * heard
+    work = subject.passes * flops + _CRITIC * heard
     half = 1.0 if config.precision == "float32" else 0.5
     # Discriminators are never in half precision.
-    memory = half * saved + kept
+    memory = half * subject.remembered * saved + kept
     for judge in subject.judges:
         judged, seen = _measure(judge.run)
-        work += _JUDGE * judge.share * judged
+        work += judge.passes * judge.share * judged
         memory += half * seen
     parameters = sum(p.numel() for p in net.parameters())
     averaged = sum(p.numel() for p in (subject.averaged or net).parameters())
@@ -86,11 +86,12 @@ def estimate(config: RunConfig, recipe: Path | None = None) -> Estimate:
     } | ({"network_of": str(subject.shaped_by)} if subject.shaped_by else {})
 
 
-_LEARNING, _CRITIC, _JUDGE = 3, 8, 3
+_LEARNING, _CRITIC, _JUDGE, _FEATURES = 3, 8, 3, 4
 """Passes in units of the forward one; backward is one for the input and one for the weights. A
 network that learns: forward, backward. A discriminator: forward and to the input for the generator,
 then all of it for real and for fake faces. A frozen judge: forward for the truth, forward and to
-the input for what is restored."""
+the input for what is restored. The frozen network before a discriminator of features: forward and
+to the input for the generator, then forward for real and for fake faces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class _Judge:
     """Its forward pass on one face."""
     share: float = 1.0
     """Of the faces that it sees."""
+    passes: int = _JUDGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,10 @@ class _Subject:
     """With the discriminators."""
     run: Callable[[], object]
     """The forward pass on one face, without them."""
+    passes: float = _LEARNING
+    """How often it is run a face, on the mean."""
+    remembered: float = 1.0
+    """Share of the faces whose activations the backward pass needs."""
     others: tuple[Callable[[], object], ...] = ()
     """What else is drawn at times, and may keep more."""
     critics: Callable[[], object] = lambda: None
@@ -128,7 +134,16 @@ def _subject(config: RunConfig, recipe: Path | None) -> _Subject:
         with torch.device("meta"):
             encoder = DegradationEncoder(DegradationEncoderConfig(kind=config.kind)).eval()
         side = config.crop or config.data.lq_size
-        return _Subject(net=encoder, run=lambda: encoder(_faces(side)))
+        # A query learns; a key is looked at, and only where there is contrast.
+        passes = _LEARNING + bool(config.contrast_weight)
+        # Half of the faces are keys; of two patches of one face, it is both.
+        queries = 0.5 if config.pairs == "udrl" else 1.0
+        return _Subject(
+            net=encoder,
+            run=lambda: encoder(_faces(side)),
+            passes=queries * passes,
+            remembered=queries,
+        )
     if isinstance(config, PriorRunConfig):
         return _student(config.distil) if config.gan is None else _gan(config.gan)
     return _restorer(config, recipe)
@@ -183,6 +198,10 @@ def _judges(config: RestorationRunConfig) -> tuple[_Judge, ...]:
     if config.identity is not None:
         chip = _faces(CHIP_SIZE).requires_grad_(True)
         judges.append(_Judge(run=lambda: descriptor(chip), share=1 / config.identity.every))
+    critic = config.feature_adversarial
+    if critic is not None:
+        judged = _faces(critic.patch).requires_grad_(True)
+        judges.append(_Judge(run=lambda: vgg(judged, [critic.tap]), passes=_FEATURES))
     return tuple(judges)
 
 
@@ -264,15 +283,16 @@ def _faces(side: int) -> Tensor:
 
 def _measure(run: Callable[[], object]) -> tuple[int, int]:
     """Operations of a forward pass, and bytes that it keeps for the backward pass."""
-    saved = 0
+    # What several operations keep is there once, and so are the weights and their views.
+    saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        if not isinstance(tensor, nn.Parameter):
-            saved += tensor.numel() * tensor.element_size()
+        if not isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter):
+            storage = tensor.untyped_storage()
+            saved[id(storage)] = storage
         return tensor
 
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         run()
-    return counter.get_total_flops(), saved
+    return counter.get_total_flops(), sum(storage.nbytes() for storage in saved.values())
