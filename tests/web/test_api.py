@@ -201,6 +201,10 @@ def test_large_bodies_are_refused_before_they_are_read(make_client: Make, photo:
     assert error_of(over, 413, "too_large") == "photo: 0.1 MB is more than 0.1 MB"
     stream = client.post("/api/v1/restore", content=iter([b"x"]))
     assert "Content-Length" in error_of(stream, 411, "length_required")
+    # Chunks win over a length, which then says nothing.
+    both = {"Content-Length": "1", "Transfer-Encoding": "chunked"}
+    chunked = client.post("/api/v1/restore", content=b"x", headers=both)
+    assert "no Transfer-Encoding" in error_of(chunked, 411, "length_required")
     upload = client.post("/gradio_api/upload", files={"files": ("a.png", bytes(120_000))})
     assert upload.status_code == 413
 

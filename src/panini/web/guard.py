@@ -80,8 +80,10 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             return 403, "forbidden", f"origin {origin!r}: pages from elsewhere may not ask"
         length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
-            return 411, "length_required", "send the length of the body in Content-Length"
+        # With both, the server reads what the chunks hold, however long, and not the length.
+        if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
+            reason = "send the length of the body in Content-Length, and no Transfer-Encoding"
+            return 411, "length_required", reason
         if int(length) > self.max_body:
             limit = f"{self.max_body / 1e6:.1f} MB"
             return 413, "too_large", f"a body of {int(length) / 1e6:.1f} MB is more than {limit}"
