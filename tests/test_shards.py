@@ -54,7 +54,11 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(DataError, match="no images in it"):
         next(iter_shard(path))
     write_shard(path, {"face.webp": b"RIFF0000WEBP"})
-    with pytest.raises(DataError, match=r"x\.tar:face\.webp: not a readable image"):
+    told = r"x\.tar:face\.webp: not a readable image .*; replace it, or leave it out"
+    with pytest.raises(DataError, match=told):
+        next(iter_shard(path))
+    path.write_bytes(gzip.compress(b"this is no tar file" * 100))
+    with pytest.raises(DataError, match=r"not a whole tar file \([^\n]*\); copy it again, or name"):
         next(iter_shard(path))
 
 

@@ -18,6 +18,8 @@ from panini.decoding import DAMAGED, flatten, planes
 from panini.errors import DataError
 
 SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
+REPLACE = "replace it, or leave it out"
+"""What errors advise about one face of many that cannot be read."""
 
 
 class Member(NamedTuple):
@@ -121,7 +123,10 @@ def _open(path: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path, "r" if compressed else "r:") as archive:
             yield archive
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole tar file ({error}); copy it again") from error
+        reason = str(error).partition("\n")[0].rstrip(":")  # of each compression there is a line
+        raise DataError(
+            f"{path}: not a whole tar file ({reason}); copy it again, or name another"
+        ) from error
 
 
 def iter_shard(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -157,6 +162,6 @@ def decode(file: BytesIO | Path, where: str) -> NDArray[np.uint8]:
             return np.array(flatten(pixels.rgb, pixels.alpha))
     except UnidentifiedImageError as error:
         # Its own words hold an address in memory: the same file would never be the same twice.
-        raise DataError(f"{where}: not a readable image (of no known format)") from error
+        raise DataError(f"{where}: not a readable image (of no known format); {REPLACE}") from error
     except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image ({error})") from error
+        raise DataError(f"{where}: not a readable image ({error}); {REPLACE}") from error

@@ -218,7 +218,8 @@ def test_a_peer_that_is_not_there_is_named(tmp_path, photo) -> None:
     for kind in ("peer", "gfpgan"):
         failed = run_command(*options, "--model", f"{kind}:{tmp_path / 'none.pth'}")
         assert failed.exit_code == 2
-        assert f"error: {tmp_path / 'none.pth'}: " in failed.stderr
+        told = f"error: {tmp_path / 'none.pth'}: no such file; name the weights of another restorer"
+        assert told in failed.stderr
 
 
 def test_peers_of_one_stem_go_by_their_paths(tmp_path, photo, parts, monkeypatch) -> None:
@@ -229,6 +230,9 @@ def test_peers_of_one_stem_go_by_their_paths(tmp_path, photo, parts, monkeypatch
 
     monkeypatch.setattr(peers, "load_peer", load)
     options = ["--data", photo, "--metrics", "psnr", "--device", "cpu"]
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "G.pth").touch()
     first, second = (f"peer:{tmp_path / folder / 'G.pth'}" for folder in "ab")
     both = ("--model", first, "--model", second)
     done = run_command(*options, "--out", tmp_path / "both", *both)

@@ -243,13 +243,22 @@ def test_every_head_is_read_at_once_and_no_face_decoded(
 def test_what_is_no_image_is_named_at_once(plan: MakePlan, tmp_path: Path, face) -> None:
     data = save(tmp_path / "data", "a.png", face(0))
     (data / "b.png").write_text("no picture")
-    with pytest.raises(ImageError, match=r"b\.png: not an image"):
+    with pytest.raises(ImageError, match=r"b\.png: not an image; replace it, or leave it out"):
         Cases(plan(data=data))
     with tarfile.open(tmp_path / "c.tar", "w") as archive:
         archive.add(data / "a.png", "a.png")
         archive.add(data / "b.png", "b.png")
-    with pytest.raises(DataError, match=r"c\.tar:b\.png: not a readable image"):
+    with pytest.raises(DataError, match=r"c\.tar:b\.png: not a readable image .*; replace it, or"):
         Cases(plan(data=tmp_path / "c.tar"))
+
+
+def test_a_compressed_archive_of_another_name_is_no_image(
+    plan: MakePlan, tmp_path: Path, faces: Path
+) -> None:
+    with tarfile.open(tmp_path / "faces.tar.gz", "w:gz") as archive:
+        archive.add(faces, "faces")
+    with pytest.raises(DataError, match=r"faces\.tar\.gz: is compressed.*; unpack it to a \.tar"):
+        Cases(plan(data=tmp_path / "faces.tar.gz"))
 
 
 def test_a_folder_of_shards_and_images_is_refused(plan: MakePlan, tmp_path: Path, face) -> None:

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -224,17 +225,28 @@ def test_a_face_that_changes_back_is_restored_again(
     assert (wish.out / "restored" / "one" / "0.png").read_bytes() == picture
 
 
+@pytest.mark.parametrize("shard", [False, True])
 def test_an_evaluation_goes_on_once_a_damaged_file_is_mended(
-    plan: MakePlan, judge, drawing, tmp_path: Path, face
+    plan: MakePlan, judge, drawing, tmp_path: Path, face, shard: bool
 ) -> None:
-    data = photos(tmp_path / "photos", face, 4)
-    whole = (data / "3.png").read_bytes()
-    (data / "3.png").write_bytes(whole[: len(whole) // 2])
+    folder = photos(tmp_path / "photos", face, 4)
+    data = tmp_path / "photos.tar" if shard else folder
+
+    def put(content: bytes) -> None:
+        (folder / "3.png").write_bytes(content)
+        if shard:
+            with tarfile.open(data, "w") as archive:
+                for path in sorted(folder.iterdir()):
+                    archive.add(path, path.name)
+
+    whole = (folder / "3.png").read_bytes()
+    put(whole[: len(whole) // 2])
     wish = plan(data=data, batch=1)
-    told = r"3\.png: the image is truncated.*what is done stays, and the same command goes on"
+    remedy = "(copy the file again|replace it, or leave it out)"
+    told = rf"3\.png: .*truncated.*; {remedy}; what is done stays, and the same command goes on"
     with pytest.raises(DataError, match=told):
         run(wish, [drawing("one", unchanged)], judge=judge)
-    (data / "3.png").write_bytes(whole)
+    put(whole)
     one = drawing("one", unchanged)
     assert len(run(wish, [one], judge=judge).rows["one"]) == 4
     assert one.seen < 4
@@ -481,8 +493,6 @@ def test_intervals_of_sets_of_more_faces(
 
 
 def test_hostile_names_stay_in_the_folder(plan: MakePlan, judge, drawing, tmp_path, face) -> None:
-    import tarfile
-
     Image.fromarray(face(0)).save(tmp_path / "x.png")
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         archive.add(tmp_path / "x.png", "../../over.png")
@@ -558,8 +568,6 @@ def test_features_of_another_network_of_the_name_are_computed_anew(
 
 
 def test_long_names_have_files_of_their_own(plan: MakePlan, judge, drawing, tmp_path, face) -> None:
-    import tarfile
-
     Image.fromarray(face(0)).save(tmp_path / "x.png")
     keys = ["顔" * 80 + end for end in "あいう"] + ["k" * 236]
     with tarfile.open(tmp_path / "x.tar", "w") as archive:

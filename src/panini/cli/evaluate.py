@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panini.cli.logs import errors_in_a_line, resumable, show_log
-from panini.errors import ConfigError
+from panini.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -243,6 +243,11 @@ def _contender(text: str, name: str, device: str) -> _Contender:
     if kind:
         from panini.peers import load_peer
 
+        if not Path(source).exists():
+            raise CheckpointError(
+                f"{source}: no such file; name the weights of another restorer, such as "
+                "peer:GFPGANv1.4.pth"
+            )
         peer = load_peer(Path(source), device, name=name)
         return _Contender(source=text, systems=lambda _: [peer], task=peer.task, about={})
     return _network(text, name, device)

@@ -17,7 +17,7 @@ from PIL import Image
 from panini.decoding import DAMAGED, open_image, quiet
 from panini.errors import DataError, ImageError
 from panini.images import RgbImage, find_images, read_rgb
-from panini.shards import decode, index_members, is_compressed, iter_members
+from panini.shards import REPLACE, decode, index_members, is_compressed, iter_members
 
 _PLACES, _PLACE = 5, 1024
 """Of a file that its checksum sees, and bytes of each."""
@@ -72,6 +72,10 @@ def iter_faces(source: str | Path) -> Iterator[Face]:
         return
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; expected a tar shard or images")
+    if source.is_file() and is_compressed(source):
+        raise DataError(
+            f"{source}: is compressed, expected a tar shard or images; unpack it to a .tar"
+        )
     shards = sorted(source.glob("*.tar")) if source.is_dir() else []
     images = _images(source)
     if shards and images:
@@ -124,8 +128,24 @@ def _of_file(path: Path) -> Face:
         key=path.stem,
         where=str(path),
         head=lambda: _head_of_file(path),
-        read=lambda: read_rgb(path),
+        read=lambda: _read_file(path),
     )
+
+
+@contextlib.contextmanager
+def _remedied() -> Iterator[None]:
+    """Says what to do about a file that is no face, where its error tells what is wrong alone."""
+    try:
+        yield
+    except ImageError as error:
+        if "; " in str(error):
+            raise
+        raise ImageError(f"{error}; {REPLACE}") from error
+
+
+def _read_file(path: Path) -> RgbImage:
+    with _remedied():
+        return read_rgb(path)
 
 
 def _mark(file: BinaryIO) -> tuple[int, int]:
@@ -143,7 +163,7 @@ def _head(content: bytes, where: str) -> Head:
 
 
 def _head_of_file(path: Path) -> Head:
-    with open_image(path) as image, path.open("rb") as file:
+    with _remedied(), open_image(path) as image, path.open("rb") as file:
         return Head(*image.size, _mark(file))
 
 

@@ -155,9 +155,6 @@ class _Run:
                     done += len(part)
                     if progress is not None:
                         progress(done, total)
-            except ImageError as error:
-                told = f"{error}; what is done stays, and the same command goes on from there"
-                raise DataError(told) from error
             finally:
                 readers.shutdown(wait=False, cancel_futures=True)
             with self.timed("files"):
@@ -180,8 +177,17 @@ class _Run:
         return tuple(system.name for system in self.systems if key not in rows[system.name])
 
     def _next(self, made: Iterator[Case]) -> list[Case]:
-        with self.timed("faces"):
-            return list(itertools.islice(made, self.plan.batch))
+        """The next faces.
+
+        Raises:
+            DataError: One cannot be read.
+        """
+        try:
+            with self.timed("faces"):
+                return list(itertools.islice(made, self.plan.batch))
+        except (DataError, ImageError) as error:
+            told = f"{error}; what is done stays, and the same command goes on from there"
+            raise DataError(told) from error
 
     def _batch(self, cases: Sequence[Case], writers: ThreadPoolExecutor) -> None:
         """Faces that lack the same systems go through them together."""
