@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -258,6 +259,15 @@ def test_a_page_closed_while_its_photo_is_restored(
     assert files_in(service.folder) == []
 
 
+def test_a_page_whose_line_was_cut_takes_another_photo(service: Service, photo: bytes) -> None:
+    service.open("page", photo, "a.png")
+    service.forget("page", ended=True)
+    session = service.open("page", photo, "a.png")
+    assert session.is_there
+    service.edit("page", lambda s: s.toggle(0))
+    assert session.after.exists()
+
+
 def test_a_new_photo_takes_the_place_of_the_old(service: Service, photo: bytes) -> None:
     old = service.open("page", photo, "a.png")
     new = service.open("page", photo, "b.png")
@@ -285,6 +295,41 @@ def test_too_many_and_too_old_photos_are_forgotten(
         with pytest.raises(ForgottenError):
             service.edit(key, lambda s: None)
     service.edit("d", lambda s: None)
+
+
+def test_an_idle_photo_goes_though_nobody_opens_another(
+    make_service: Callable[..., Service], photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(idle=3600)
+    clock = [1000.0]
+    monkeypatch.setattr("panini.web.service.time.monotonic", lambda: clock[0])
+    session = service.open("page", photo, "a.png")
+    clock[0] += 3000
+    service.edit("page", lambda s: None)
+    clock[0] += 3000
+    service.edit("page", lambda s: None)
+    clock[0] += 3601
+    with pytest.raises(ForgottenError):
+        service.download(session.token)
+    assert files_in(service.folder) == []
+    service.open("page", photo, "a.png")
+    clock[0] += 3601
+    with pytest.raises(ForgottenError):
+        service.edit("page", lambda s: None)
+    assert files_in(service.folder) == []
+
+
+def test_an_idle_photo_goes_though_nobody_asks(
+    make_service: Callable[..., Service], photo: bytes
+) -> None:
+    service = make_service(idle=0.5)
+    service.open("page", photo, "a.png")
+    end = time.monotonic() + WAIT
+    while files_in(service.folder):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    service.close()
+    assert "panini-sweeper" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_close_removes_the_folder(make_service: Callable[..., Service], photo: bytes) -> None:

@@ -37,6 +37,7 @@ _MAGIC = {
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
 }
+_SWEEP = 60.0  # Seconds from one look for photos that nobody touches to the next, at most.
 _ENDED = 1000  # Pages remembered as closed, so that what still runs for them leaves nothing.
 
 
@@ -84,6 +85,9 @@ class Service:
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, tuple[Session, float]] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._closed = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="panini-sweeper", daemon=True)
+        self._sweeper.start()
 
     def restore(self, photo: bytes, request: RestoreRequest) -> Written:
         """Restore a photo, and write it with its mark; without a face, it comes back as sent.
@@ -141,6 +145,9 @@ class Service:
             PaniniError: As `restore`.
         """
         self._check_size(photo, name)
+        with self._lock:
+            # Its line may have been cut for a moment: who drops a photo is there.
+            self._ended.pop(key, None)
 
         def job() -> Session:
             with self._unpacked(photo, name) as path:
@@ -208,6 +215,8 @@ class Service:
 
     def close(self) -> None:
         """Stop, and remove the folder."""
+        self._closed.set()
+        self._sweeper.join()
         self.line.close()
         with self._lock:
             self._sessions.clear()
@@ -255,25 +264,38 @@ class Service:
                 raise
 
     def _keep(self, key: str, session: Session) -> None:
-        now = time.monotonic()
         with self._lock:
             old = [self._sessions.pop(key)[0]] if key in self._sessions else []
-            self._sessions[key] = (session, now)
-            for other, (kept, touched) in list(self._sessions.items()):
-                full = len(self._sessions) > self.limits.sessions
-                if full or now - touched > self.limits.idle or other in self._ended:
-                    del self._sessions[other]
-                    old.append(kept)
+            self._sessions[key] = (session, time.monotonic())
+            for other in list(self._sessions):
+                if len(self._sessions) > self.limits.sessions or other in self._ended:
+                    old.append(self._sessions.pop(other)[0])
         for kept in old:
             kept.remove()
+        self._expire()
 
     def _session(self, key: str) -> Session:
+        self._expire()
         with self._lock:
             if key not in self._sessions:
                 raise ForgottenError("this photo was forgotten; drop it again")
             session, _ = self._sessions.pop(key)
             self._sessions[key] = (session, time.monotonic())
         return session
+
+    def _expire(self) -> None:
+        """Forget the photos that nobody touched for long."""
+        last = time.monotonic() - self.limits.idle
+        with self._lock:
+            idle = [key for key, (_, touched) in self._sessions.items() if touched < last]
+            old = [self._sessions.pop(key)[0] for key in idle]
+        for kept in old:
+            kept.remove()
+
+    def _sweep(self) -> None:
+        """Expire now and then, until the end: photos are to go also where nobody asks any more."""
+        while not self._closed.wait(min(_SWEEP, self.limits.idle)):
+            self._expire()
 
 
 def make_folder() -> Path:
