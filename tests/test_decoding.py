@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from panini.decoding import narrow, turn
 from panini.errors import ImageError, MissingExtraError
@@ -163,6 +163,45 @@ def test_floats_and_long_integers_become_16_bits(deep: np.ndarray, tmp_path: Pat
         assert photo.deep is not None
         assert deviation(photo.deep[..., 1], grey) <= 1
         assert photo.grey
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "black", "white"),
+    [(0, 1.02, 0, 1), (-0.05, 1, 0, 1), (0, 260, 0, 255), (0, np.inf, 0, 1), (np.nan, 1, 0, 1)],
+)
+def test_floats_a_little_beyond(
+    lowest: float, highest: float, black: float, white: float, tmp_path: Path
+) -> None:
+    values = np.linspace(black, white, 64, dtype=np.float32)
+    expected = np.rint((values - black) / (white - black) * 65535)
+    values[0], values[-1] = lowest, highest
+    photo = load(by_pillow(Image.fromarray(values.reshape(8, 8)), "TIFF"), tmp_path)
+    assert photo.deep is not None
+    assert deviation(photo.deep[..., 0], expected.reshape(8, 8)) <= 1
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 65535), (0, 2), (-1, 1), (-100, 255)])
+def test_floats_of_another_range_are_refused(lowest: float, highest: float, tmp_path: Path) -> None:
+    values = np.linspace(lowest, highest, 64, dtype=np.float32).reshape(8, 8)
+    told = f"has grey levels from {lowest} to {highest}, expected 0 to 1 or .*; save it with 16"
+    with pytest.raises(ImageError, match=told):
+        load(by_pillow(Image.fromarray(values), "TIFF"), tmp_path)
+    with pytest.raises(ImageError, match=f"image: {told}"):
+        load_photo(Image.fromarray(values))
+
+
+def test_12_bits_become_16(tmp_path: Path) -> None:
+    levels = np.linspace(0, 4095, 64).round().astype(int).reshape(8, 8)
+    tags = {256: 8, 257: 8, 258: 12, 259: 1, 262: 1, 273: 0, 277: 1, 278: 8, 279: 96}
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag, value in tags.items():
+        directory[tag] = value
+    # Two levels lie in three bytes, the high bits first.
+    packed = bytes.fromhex("".join(f"{level:03x}" for level in levels.flat))
+    photo = load(b"II*\0\x08\0\0\0" + directory.tobytes(8) + packed, tmp_path)
+    assert photo.deep is not None
+    assert np.array_equal(photo.deep[..., 0], np.rint(levels * (65535 / 4095)))
+    assert photo.rgb.max() == 255
 
 
 def test_every_level_is_narrowed_as_it_is_rounded() -> None:

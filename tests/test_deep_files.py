@@ -247,6 +247,18 @@ def test_opencv_is_silent(
     assert cv2.utils.logging.getLogLevel() == level
 
 
+@pytest.mark.parametrize(("extra", "is_alpha"), [(0, False), (1, True), (2, True)])
+def test_fourth_channel_is_alpha_where_the_tiff_says_so(
+    extra: int, is_alpha: bool, deep: np.ndarray, alpha: np.ndarray, tmp_path: Path
+) -> None:
+    pixels = np.concatenate([deep, alpha[..., None]], axis=2)
+    photo = load(tiff(pixels, t338=extra), tmp_path)
+    assert (photo.alpha is not None) == is_alpha
+    if extra != 1:  # else the colours are multiplied by it
+        assert photo.deep is not None
+        assert np.array_equal(photo.deep, deep)
+
+
 def test_transparent_level_of_16_bits(deep: np.ndarray, tmp_path: Path) -> None:
     colour = struct.pack(">3H", *map(int, deep[3, 4]))
     photo = load(png(deep, 2, (b"tRNS", colour)), tmp_path)

@@ -76,6 +76,55 @@ def test_damaged_exif_costs_only_the_exif(rgb: np.ndarray, tmp_path: Path) -> No
             assert photo.size == (WIDTH, HEIGHT)
 
 
+def odd_block(directory: int, tag: int, kind: int, value: bytes) -> bytes:
+    """EXIF with one tag of up to 4 bytes, text or a float, in a directory of its own."""
+    main = struct.pack("<HHHIII", 1, directory, 4, 1, 26, 0)
+    count = 1 if kind == 11 else len(value)
+    inner = struct.pack("<HHHI", 1, tag, kind, count) + value.ljust(4, b"\0") + bytes(4)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + main + inner
+
+
+@pytest.mark.parametrize(
+    ("directory", "tag", "kind", "value"),
+    [
+        (ExifTags.IFD.GPSInfo, ExifTags.GPS.GPSTimeStamp, 2, b"12h\0"),
+        (ExifTags.IFD.GPSInfo, ExifTags.GPS.GPSVersionID, 2, b"1\0"),
+        (ExifTags.IFD.GPSInfo, ExifTags.GPS.GPSLatitudeRef, 11, bytes(4)),
+    ],
+    ids=["time as text", "version as text", "text as float"],
+)
+def test_exif_that_no_tiff_can_hold_is_left_out(
+    directory: int,
+    tag: int,
+    kind: int,
+    value: bytes,
+    rgb: np.ndarray,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    block = odd_block(directory, tag, kind, value)
+    content = by_pillow(Image.fromarray(rgb), "JPEG", exif=block, dpi=(300, 300))
+    photo = load(content, tmp_path)
+    write_photo(tmp_path / "a.tif", photo, WriteOptions(mark=MARK))
+    assert "EXIF of a photo is damaged, and is left out" in caplog.text
+    written = load_photo(tmp_path / "a.tif")
+    assert np.array_equal(written.rgb, photo.rgb)
+    assert written.metadata.xmp == marked_xmp(None, MARK)
+    assert written.metadata.dpi == photo.metadata.dpi
+    # What is not read again is no reason to leave anything out.
+    write_photo(tmp_path / "a.webp", photo, WriteOptions())
+    assert load_photo(tmp_path / "a.webp").metadata.exif == block
+
+
+def test_tags_of_another_kind_cost_only_the_exif(rgb: np.ndarray, tmp_path: Path) -> None:
+    content = by_pillow(Image.fromarray(rgb), "TIFF", tiffinfo={306: "1931:07:05 12:00:00"})
+    text, number = struct.pack("<HHI", 306, 2, 20), struct.pack("<HHI", 306, 5, 1)
+    assert text in content
+    photo = load(content.replace(text, number), tmp_path)
+    assert np.array_equal(photo.rgb, rgb)
+    assert photo.metadata.exif is None
+
+
 def test_exif_keeps_its_bytes() -> None:
     turned, upright = exif_block(6), upright_exif(exif_block(6))
     assert upright == exif_block(1)

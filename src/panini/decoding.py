@@ -23,7 +23,10 @@ MAX_PIXELS = 2 * 89_478_485
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 """Phones' files: need the extra `heif`."""
 
-BAD_EXIF = (struct.error, SyntaxError, ValueError, TypeError, KeyError, OSError, OverflowError)
+BAD_EXIF = (
+    *(OSError, SyntaxError, ValueError, KeyError, struct.error),
+    *(TypeError, AttributeError, OverflowError),
+)
 """What Pillow raises on EXIF that is not as it should be."""
 
 # Pillow knows more kinds; those are no photos, and some of them start other programs.
@@ -32,9 +35,14 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError, struct.error),
-    *(TypeError, OverflowError),
+    *(TypeError, AttributeError, OverflowError),
 )
 """What Pillow raises on files that are not as they should be."""
+
+_BEYOND = 0.1  # Of white: sharpening and the like lead floats beyond it.
+# White of floats, and the level that the brightest must reach. A photo of 255 levels that has none
+# of 16 and more is rather one of another range.
+_FLOAT_RANGES = ((1.0, 0.0), (255.0, 16.0))
 
 _quiet_lock = threading.RLock()  # Python's filters of warnings belong to the whole process.
 
@@ -297,22 +305,42 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.uint16]:
-    """16-bit integers, or floats in [0, 1] (or [0, 255]), as uint16 (H, W).
+    """Integers of 12 or 16 bits, or floats in [0, 1] (or [0, 255]), as uint16 (H, W).
 
     Raises:
-        UnsupportedError: Integers of more bits.
+        UnsupportedError: Integers of more bits, or floats of another range.
     """
+    values = np.asarray(image)
     if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint16)
+        values = values.astype(np.uint16)
+        if getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE) == (12,):
+            values = np.rint(values * (65535 / 4095)).astype(np.uint16)
         # Pillow undoes "white is zero" only for 8 bits.
         return 65535 - values if _white_is_zero(image) else values
-    values = np.asarray(image)
-    if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() <= 65535:
-        raise UnsupportedError("has grey levels of more than 16 bits; save it with 16 or 8")
     if image.mode == "F":
-        values = np.nan_to_num(values)
-        values = np.rint(values * (65535.0 if values.size and values.max() <= 1.0 else 257.0))
-    return np.clip(values, 0, 65535).astype(np.uint16)
+        return _deep_floats(values)
+    if values.size and not 0 <= values.min() <= values.max() <= 65535:
+        raise UnsupportedError("has grey levels of more than 16 bits; save it with 16 or 8")
+    return values.astype(np.uint16)
+
+
+def _deep_floats(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Floats in [0, 1] or [0, 255], or a little beyond, as uint16; what is no number is black.
+
+    Raises:
+        UnsupportedError: They are in neither.
+    """
+    finite = values[np.isfinite(values)]
+    lowest, highest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    for white, least in _FLOAT_RANGES:
+        beyond = _BEYOND * white
+        if -beyond <= lowest and least <= highest <= white + beyond:
+            within = np.nan_to_num(values.clip(0, white), nan=0.0)
+            return np.rint(within * (65535 / white)).astype(np.uint16)
+    raise UnsupportedError(
+        f"has grey levels from {lowest:g} to {highest:g}, expected 0 to 1 or 0 to 255 in "
+        "floating point; save it with 16 bits"
+    )
 
 
 def _white_is_zero(image: Image.Image) -> bool:

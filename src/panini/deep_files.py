@@ -10,6 +10,7 @@ import logging
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from panini.decoding import BAD_EXIF, Planes, deep_planes, in_planes, orientation
+from panini.decoding import BAD_EXIF, Planes, deep_planes, in_planes, orientation, quiet
 from panini.metadata import Metadata, descriptive_exif, upright_exif
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,9 @@ def read_deep(path: Path, image: Image.Image) -> Planes | None:
         logger.warning("%s: its 16 bits cannot be read, only 8 of them are kept", path)
         return None
     colours = np.ascontiguousarray(pixels[..., : 1 if grey else 3])
-    alpha = pixels[..., 3].copy() if pixels.shape[2] == 4 else None
+    # The fourth channel of a TIFF need not be its alpha: a scanner's infrared is none.
+    has_alpha = image.mode == "RGBA" and pixels.shape[2] == 4
+    alpha = pixels[..., 3].copy() if has_alpha else None
     if alpha is None and key is not None:
         seen = np.any(colours != np.array(key, dtype=np.uint16), axis=2)
         alpha = np.where(seen, 65535, 0).astype(np.uint16)
@@ -194,33 +197,43 @@ def encode_tiff(pixels: NDArray[np.uint8] | NDArray[np.uint16], metadata: Metada
         pixels: (H, W, C) of 8 or 16 bits: grey, grey and alpha, RGB, or RGB and alpha.
         metadata: To write with them.
     """
-    height, width, channels = pixels.shape
     strip = b"".join(_compress(_tiff_rows(pixels)))
-    tags = ImageFileDirectory_v2(prefix=b"II")
-    for tag, value in _described(metadata).items():
-        tags[tag] = value
-    tags[256], tags[257] = width, height
-    tags[258] = (8 * pixels.itemsize,) * channels
-    tags[259] = 8  # deflate
-    tags[262] = 2 if channels > 2 else 1  # RGB, or black is zero
-    tags[273], tags[278], tags[279] = 0, height, len(strip)  # Pillow counts 273 from its own end
-    tags[277], tags[284], tags[317] = channels, 1, 2  # interleaved, differences along the rows
-    tags[339] = (1,) * channels  # unsigned
+    layout = _layout(pixels, len(strip))
+    with quiet():
+        try:
+            directory = _directory(_described(metadata) | layout)
+        except BAD_EXIF:
+            # What Pillow reads of a damaged tag, it need not be able to write.
+            logger.warning("the EXIF of a photo is damaged, and is left out")
+            directory = _directory(_described(replace(metadata, exif=None)) | layout)
+    return b"II*\0\x08\0\0\0" + directory + strip
+
+
+def _layout(pixels: NDArray, length: int) -> dict[int, Any]:
+    """The TIFF tags that say where the pixels are, and of which kind.
+
+    Args:
+        pixels: As `encode_tiff` has them.
+        length: Of the one strip, bytes.
+    """
+    height, width, channels = pixels.shape
+    tags: dict[int, Any] = {256: width, 257: height, 258: (8 * pixels.itemsize,) * channels}
+    tags |= {259: 8, 262: 2 if channels > 2 else 1}  # deflate; RGB, or black is zero
+    tags |= {273: 0, 278: height, 279: length}  # Pillow counts 273 from its own end
+    tags |= {277: channels, 284: 1, 317: 2}  # interleaved, differences along the rows
+    tags |= {339: (1,) * channels}  # unsigned
     if channels in (2, 4):
         tags[338] = 2  # alpha, not multiplied in
-    return b"II*\0\x08\0\0\0" + tags.tobytes(8) + strip
+    return tags
 
 
 def _described(metadata: Metadata) -> dict[int, Any]:
-    """The TIFF tags that hold the metadata."""
+    """The TIFF tags that hold the metadata; raises `BAD_EXIF` for damaged EXIF."""
     tags: dict[int, Any] = {}
     if metadata.exif:
         exif = Image.Exif()
-        try:
-            exif.load(metadata.exif)
-            tags.update(descriptive_exif(exif))
-        except BAD_EXIF:
-            logger.warning("the EXIF of a photo is damaged, and is left out")
+        exif.load(metadata.exif)
+        tags.update(descriptive_exif(exif))
     if metadata.icc_profile:
         tags[34675] = metadata.icc_profile
     if metadata.xmp:
@@ -228,6 +241,14 @@ def _described(metadata: Metadata) -> dict[int, Any]:
     if metadata.dpi:
         tags[282], tags[283], tags[296] = (*metadata.dpi, 2)
     return tags
+
+
+def _directory(tags: dict[int, Any]) -> bytes:
+    """The directory of a little-endian TIFF, right after the head of the file."""
+    directory = ImageFileDirectory_v2(prefix=b"II")
+    for tag, value in tags.items():
+        directory[tag] = value
+    return directory.tobytes(8)
 
 
 def _compress(blocks: Iterator[bytes]) -> Iterator[bytes]:
