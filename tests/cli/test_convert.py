@@ -113,3 +113,26 @@ def test_sample_keeps_faces_that_are_there(tmp_path):
     assert len(np.load(out / "w.npy")) == 1
     assert invoke("sample", prior, out, "--count", 2, "--overwrite").exit_code == 0
     assert len(np.load(out / "w.npy")) == 2
+
+
+def test_sample_keeps_images_that_have_no_w(tmp_path):
+    prior, out = tmp_path / "prior.safetensors", tmp_path / "faces"
+    write_prior(prior)
+    out.mkdir()
+    (out / "images.npy").write_bytes(b"mine")
+    message = refused("sample", prior, out, "--count", 1)
+    assert message == f"error: {out}: holds faces already; add --overwrite to replace them\n"
+    assert (out / "images.npy").read_bytes() == b"mine"
+    assert invoke("sample", prior, out, "--count", 1, "--overwrite").exit_code == 0
+    assert len(np.load(out / "images.npy")) == 1
+
+
+def test_sample_says_where_it_cannot_write(tmp_path):
+    prior, out = tmp_path / "prior.safetensors", tmp_path / "faces"
+    write_prior(prior)
+    out.write_bytes(b"mine")
+    message = refused("sample", prior, out, "--count", 1)
+    assert message == f"error: {out}: is a file, expected a folder; name another place\n"
+    message = refused("sample", prior, out / "below", "--count", 1)
+    assert message.startswith(f"error: {out / 'below'}: cannot be written (Not a directory)")
+    assert out.read_bytes() == b"mine"

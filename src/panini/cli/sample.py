@@ -26,10 +26,17 @@ def sample(
     from panini.errors import DataError
     from panini.runtime import keep_memory
 
-    if (out / "w.npy").exists() and not overwrite:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file, expected a folder; name another place")
+    # images.npy may be somebody's own, or all that an interrupted run left.
+    if any((out / name).exists() for name in ("images.npy", "w.npy")) and not overwrite:
         raise DataError(f"{out}: holds faces already; add --overwrite to replace them")
     keep_memory()
     steps = draw_prior_faces(load_prior(prior), out, count, truncation, seed)
-    for _ in track(steps, description="Drawing faces", total=count):
-        pass
+    try:
+        for _ in track(steps, description="Drawing faces", total=count):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{out}: cannot be written ({reason}); name another place") from error
     typer.echo(f"{count} faces in {out}")
