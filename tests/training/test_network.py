@@ -98,6 +98,23 @@ def test_a_start_may_leave_out_what_the_size_has(prior, encoder_weights):
     assert shape.bands is None
 
 
+def test_a_start_says_how_many_mlps_make_the_masks(prior):
+    fields = {"size": "tiny", "prior": prior, "constant_masks": True}
+    own, shared = (
+        build_network(StartConfig(**fields, shared_mlp=value), 0).fusion.state_dict()
+        for value in (None, True)
+    )
+    assert any(name.startswith("mask_mlps.64.") for name in own)
+    assert any(name.startswith("mask_mlp.") for name in shared)
+    shapes = [
+        StartConfig(size="mfr-1024", prior=prior, shared_mlp=value).shape().fusion.shared_mlp
+        for value in (None, False)
+    ]
+    assert shapes == [True, False]
+    with pytest.raises(ConfigError, match=r"shared_mlp: mobile-mfr: initial_prior needs .* out"):
+        StartConfig(size="mobile-mfr", prior=prior, shared_mlp=True).shape()
+
+
 def test_a_start_names_the_anchor(prior):
     start = StartConfig(size="mobile-sr16", prior=prior, anchor_size=512)
     assert start.shape().anchor_size == 512

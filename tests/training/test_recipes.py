@@ -57,6 +57,8 @@ def test_papers_recipes_are_the_papers():
         assert isinstance(recipe, RestorationRunConfig)
         assert recipe.start is not None
         assert recipe.start.size == size
+        # Eq. 6: an MLP of its own for every level, whatever the authors' code has.
+        assert not recipe.start.shape().fusion.shared_mlp
         assert recipe.images == 600_000 * recipe.data.batch
         assert recipe.data.batch == 8
         assert (recipe.learning_rate, recipe.betas) == (1e-4, (0.9, 0.99))
@@ -74,6 +76,12 @@ def test_papers_recipes_are_the_papers():
         assert recipe.adversarial.r1_weight == recipe.ema_half_life == 0
         assert recipe.clip_norm == recipe.adversarial.clip_norm == float("inf")
         assert recipe.identity is recipe.feature_adversarial is None
+
+
+def test_the_papers_encoder_sees_every_face_200_times_in_pairs_of_32():
+    recipe = load(CONFIGS / "degradation" / "paper.yaml")
+    assert recipe.data.batch == 2 * 32
+    assert recipe.images / recipe.data.batch == 200 * 70_000 / 32
 
 
 @pytest.mark.parametrize("name", ["mobile-mfr", "mobile-sr16"])

@@ -59,6 +59,9 @@ class StartConfig(Config):
     have no degradation encoder."""
     transfer: TransferConfig | None = None
     """Where else the network starts from; None = nowhere, as in the paper."""
+    shared_mlp: bool | None = None
+    """Whether one MLP makes the masks of all levels, as the authors coded it, or each level has its
+    own, as in the paper (Eq. 6); None = as the size has it."""
     constant_masks: bool = False
     """A learned constant takes v_DR's place, also where the size has a degradation encoder."""
     bands: bool = True
@@ -71,12 +74,17 @@ class StartConfig(Config):
         """The configuration of the network.
 
         Raises:
-            ConfigError: The size is unknown.
+            ConfigError: The size is unknown, or its masks cannot come from one MLP.
         """
         config = _config_of(self.size)
+        shared = config.fusion.shared_mlp if self.shared_mlp is None else self.shared_mlp
+        try:
+            fusion = replace(config.fusion, method=self.fusion_method, shared_mlp=shared)
+        except ValueError as error:
+            raise ConfigError(f"shared_mlp: {self.size}: {error}; leave it out") from error
         return replace(
             config,
-            fusion=replace(config.fusion, method=self.fusion_method),
+            fusion=fusion,
             degradation_encoder=None if self.constant_masks else config.degradation_encoder,
             bands=config.bands if self.bands else None,
             consistency_steps=config.consistency_steps if self.bands else 0,
