@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from panini.cli.degrade import Preset
+from panini.cli.degrade import Preset, _own_seed
 from panini.cli.degrade import degrade as command
+from panini.cli.main import app as panini
 from panini.degradations import SAMPLERS, DegradationParams, degrade
 from panini.images import read_rgb
 
@@ -99,6 +101,31 @@ def test_names_that_differ_by_suffix_only_keep_it(tmp_path):
     draw(tmp_path / "in" / "a.png", seed=2)
     assert run(tmp_path / "in", tmp_path / "out", "--noise", 5).exit_code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg.png", "a.png.png"]
+
+
+def test_no_image_replaces_another(tmp_path):
+    for name in ("a.jpg", "a.png", "a.jpg.png"):
+        draw(tmp_path / "in" / name)
+    result = run(tmp_path / "in", tmp_path / "out", "--noise", 5, "--overwrite")
+    assert result.exit_code == 2
+    assert result.stderr == "error: a.jpg and a.jpg.png would both be a.jpg.png; rename one\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        draw(tmp_path / "in" / name)
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names only")
+    words = ["degrade", str(tmp_path / "in"), str(tmp_path / "out"), "--noise", "5"]
+    result = CliRunner().invoke(panini, words)
+    assert result.exit_code == 0, result.output
+    assert record(tmp_path / "out" / name)["noise"] == 5
+
+
+def test_seeds_follow_the_names():
+    assert [_own_seed(3, Path(name)) for name in ("a.jpg", "sub/é.png")] == [972934949, 3539339502]
 
 
 def test_an_output_folder_inside_the_input_is_not_read_again(tmp_path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -155,6 +157,32 @@ def test_nothing_is_overwritten_unasked(told: Explanation, folder: Path, tmp_pat
     write_explanation(told, folder, about={"photo": "other"}, overwrite=True)
     assert (folder / "explain.json").read_bytes() != before
     assert (folder / "mine.txt").read_text() == "kept"
+
+
+def test_a_link_to_another_disk(told: Explanation, tmp_path: Path) -> None:
+    disk = Path("/dev/shm")
+    if not disk.is_dir() or disk.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other disk")
+    with TemporaryDirectory(dir=disk) as other:
+        (tmp_path / "out").symlink_to(other)
+        write_explanation(told, tmp_path / "out", about=ABOUT)
+        assert sorted(path.name for path in Path(other).iterdir()) == sorted(report.FILES)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_folder_one_is_in(
+    told: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_explanation(told, Path(), about=ABOUT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(report.FILES)
+
+
+def test_a_name_that_is_not_utf8(told: Explanation, tmp_path: Path) -> None:
+    write_explanation(told, tmp_path, about={"photo": os.fsdecode(b"caf\xe9 \xc3\xa9.jpg")})
+    facts = json.loads((tmp_path / "explain.json").read_text(encoding="utf-8"))
+    assert facts["photo"] == "caf\\xe9 é.jpg"
+    assert "made: caf\\xe9 é.jpg" in (tmp_path / "explain.html").read_text(encoding="utf-8")
 
 
 def test_a_file_in_the_place_of_the_folder(told: Explanation, tmp_path: Path) -> None:

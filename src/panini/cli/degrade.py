@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -149,13 +150,29 @@ def _jobs(source: Path, target: Path, seed: int) -> Iterator[Job]:
         paths = [path for path in paths if not path.resolve().is_relative_to(target.resolve())]
     if not paths:
         raise ImageError(f"{source}: the folder holds no image")
-    claims = Counter(path.with_suffix(".png") for path in paths)
-    for path in paths:
-        name = path.relative_to(source)
-        # a.jpg beside a.png: both keep their whole name, or one would replace the other.
-        clash = claims[path.with_suffix(".png")] > 1
-        output = name.with_name(f"{name.name}.png") if clash else name.with_suffix(".png")
+    outputs = _outputs([path.relative_to(source) for path in paths])
+    for path, (name, output) in zip(paths, outputs.items(), strict=True):
         yield Job(source=path, target=target / output, seed=_own_seed(seed, name))
+
+
+def _outputs(names: list[Path]) -> dict[Path, Path]:
+    """Name of each image → that of its output, both below their folders.
+
+    Raises:
+        ImageError: Two of them would become one file.
+    """
+    claims = Counter(name.with_suffix(".png") for name in names)
+    outputs: dict[Path, Path] = {}
+    origins: dict[Path, Path] = {}
+    for name in names:
+        # a.jpg beside a.png: both keep their whole name, or one would replace the other.
+        clash = claims[name.with_suffix(".png")] > 1
+        output = name.with_name(f"{name.name}.png") if clash else name.with_suffix(".png")
+        if output in origins:
+            raise ImageError(f"{origins[output]} and {name} would both be {output}; rename one")
+        origins[output] = name
+        outputs[name] = output
+    return outputs
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -173,7 +190,7 @@ def _own_seed(seed: int, name: Path) -> int:
     """A file's seed, by its name: other files may come and go without changing it."""
     import numpy as np
 
-    words = np.random.SeedSequence([seed, *name.as_posix().encode()]).generate_state(1)
+    words = np.random.SeedSequence([seed, *os.fsencode(name.as_posix())]).generate_state(1)
     return int(words[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -87,8 +88,8 @@ def write_explanation(
 ) -> list[Path]:
     """Write `FILES` into a folder.
 
-    All files are made beside the folder first: where it was not there, it comes to be as a
-    whole; where it was, each file is replaced as a whole.
+    All files are made apart first: where the folder was not there, it comes to be as a whole;
+    where it was, each file is replaced as a whole.
 
     Args:
         explanation: What to tell.
@@ -104,17 +105,19 @@ def write_explanation(
     """
     check_folder(folder, overwrite=overwrite)
     pictures = _pictures(explanation)
-    facts = {**about, **to_dict(explanation)}
+    facts = {**{key: _readable(value) for key, value in about.items()}, **to_dict(explanation)}
     contents = {name: png(image) for name, image in pictures.items()}
     contents[_RESULT] = _marked(explanation)
     contents[DATA] = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode()
     contents[PAGE] = _page(facts, pictures, contents).encode()
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    there = folder.exists()
+    # A folder that is there may be on another disk than the one it lies in, or have no name (".").
+    part = (folder if there else folder.parent) / f".panini-{uuid.uuid4().hex[:8]}.part"
     try:
         part.mkdir(parents=True)
         for name, content in contents.items():
             write_whole(part / name, content)
-        if folder.exists():
+        if there:
             for name in contents:
                 (part / name).replace(folder / name)
         else:
@@ -124,6 +127,11 @@ def write_explanation(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return [folder / name for name in FILES]
+
+
+def _readable(value: Any) -> Any:
+    """A name that is not UTF-8 with its odd bytes escaped; anything else as it is."""
+    return os.fsencode(value).decode(errors="backslashreplace") if isinstance(value, str) else value
 
 
 def _marked(explanation: Explanation) -> bytes:
