@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,18 @@ def test_photo_without_a_face(
         assert job.target.read_bytes() == job.source.read_bytes()
     with Report(tmp_path / "out", {}) as report:
         assert report.is_done(job) == (state != "failed")
+
+
+def test_full_disk_names_the_result(
+    restorer: Restorer, tmp_path: Path, no_room: AbstractContextManager[None]
+) -> None:
+    (job,) = make_jobs(tmp_path, 1)
+    Image.new("RGB", (40, 40), (0, 255, 0)).save(job.source)
+    with no_room:
+        (outcome,) = run([job], restorer, BatchOptions())
+    assert outcome.error is not None
+    assert outcome.error.startswith(f"{job.target}: cannot be written (")
+    assert names(tmp_path / "out") == []
 
 
 def test_full_disk_under_the_report_ends_the_run(

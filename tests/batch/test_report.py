@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ def test_report_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "report.jsonl").mkdir()
     with pytest.raises(ImageError, match=r"report\.jsonl: cannot be written \(Is a directory\)"):
         Report(tmp_path, {})
+
+
+def test_full_disk_is_told_in_a_line(job: Job, no_room: AbstractContextManager[None]) -> None:
+    told = pytest.raises(ImageError, match=r"report\.jsonl: cannot be written \(")
+    with no_room, told, Report(job.target.parent, {}) as report:
+        report.append(Outcome(job=job, state="done"))
 
 
 def test_name_that_is_not_utf8(job: Job) -> None:

@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from panini.cli.degrade import Preset, _own_seed
+from panini.cli.degrade import Preset
 from panini.cli.degrade import degrade as command
 from panini.cli.main import app as panini
 from panini.degradations import SAMPLERS, DegradationParams, degrade
@@ -124,8 +124,12 @@ def test_a_name_that_is_not_utf8(tmp_path):
     assert record(tmp_path / "out" / name)["noise"] == 5
 
 
-def test_seeds_follow_the_names():
-    assert [_own_seed(3, Path(name)) for name in ("a.jpg", "sub/é.png")] == [972934949, 3539339502]
+def test_seeds_follow_the_names(tmp_path):
+    draw(tmp_path / "in" / "a.jpg")
+    draw(tmp_path / "in" / "sub" / "é.png")
+    assert run(tmp_path / "in", tmp_path / "out", "--noise", 5, "--seed", 3).exit_code == 0
+    seeds = [record(tmp_path / "out" / name)["seed"] for name in ("a.png", "sub/é.png")]
+    assert seeds == [972934949, 3539339502]
 
 
 def test_an_output_folder_inside_the_input_is_not_read_again(tmp_path):

@@ -7,7 +7,6 @@ writing run beside it, and no more than a few photos are in memory.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ import numpy as np
 from panini.batch.plan import FACES, Job, make_folder
 from panini.batch.report import FaceRecord, Outcome, Report, Stamp
 from panini.errors import ConfigError, ImageError, NoFaceError, PaniniError
-from panini.images import TO_REPLACE, check_output, part_of
+from panini.images import TO_REPLACE, check_output, part_of, write_whole
 from panini.metadata import Metadata
 from panini.photos import Photo, WriteOptions, load_photo, variation_files, write_photo
 
@@ -356,7 +355,7 @@ class _Batch:
             raise NoFaceError(found)
         if options.upscale == 1 and job.source.suffix.lower() == job.target.suffix.lower():
             # The same bytes: depth, alpha and all metadata stay.
-            shutil.copyfile(job.source, part)
+            write_whole(part, job.source.read_bytes())
             done = "copied unchanged"
         else:
             result.save(part, quality=options.quality, mark=options.mark)

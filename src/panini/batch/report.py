@@ -159,7 +159,9 @@ class Report:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        # What a full disk left in the buffer is tried once more; that it failed is told already.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def is_done(self, job: Job) -> bool:
         """Whether the result is there, of this photo as it is now, with these settings."""
