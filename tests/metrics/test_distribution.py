@@ -16,6 +16,7 @@ from panini.metrics.distribution import (
     load_feature_network,
     spread,
 )
+from panini.metrics.weights import read_tensors
 
 WIDTHS = (2, 2, 3, 3, 4)
 
@@ -159,11 +160,20 @@ def test_the_official_inception_is_taken_where_it_is(tmp_path):
     inception = FidInception()
     path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
     torch.save(inception.state_dict(), path)
+    (tmp_path / "inception-2015-12-05.pkl").write_bytes(b"\x80\x04a program of NVIDIA's")
     network = load_feature_network(tmp_path)
     assert network.name == "inception"
     images = torch.full((1, 3, 32, 32), 127, dtype=torch.uint8)
     expected = inception(images / 127.5 - 1)
     np.testing.assert_allclose(network(images), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["inception-2015-12-05.pkl", "vgg16-397923af.pth"])
+def test_a_file_that_holds_no_weights_says_what_to_take(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80\x04a program of NVIDIA's")
+    source = {"inc": "pt_inception-2015-12-05-6726825d.pth from", "vgg": "vgg16-397923af.pth from"}
+    with pytest.raises(CheckpointError, match=rf"{name}: .*; take {source[name[:3]]}"):
+        read_tensors(tmp_path / name)
 
 
 def test_a_folder_without_a_network_is_named(tmp_path):

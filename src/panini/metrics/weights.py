@@ -76,7 +76,12 @@ FILES = {
     ),
     "inception": WeightFile(
         "the official Inception of FID",
-        ("*inception-2015-12-05*",),
+        # NVIDIA's files have such a name as well, and hold a program, which is not run.
+        (
+            "*inception-2015-12-05-*.pth",
+            "*inception-2015-12-05*.safetensors",
+            "*inception-2015-12-05*",
+        ),
         "pt_inception-2015-12-05-6726825d.pth from the releases of github.com/mseitzer/pytorch-fid",
     ),
 }
@@ -122,9 +127,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is missing, damaged, or hostile.
     """
-    tree = read_tree(path)
-    with reading(path):
-        return flatten(tree)
+    try:
+        tree = read_tree(path)
+        with reading(path):
+            return flatten(tree)
+    except CheckpointError as error:
+        for file in FILES.values():
+            if any(path.match(name) for name in file.names):
+                raise CheckpointError(f"{error}; take {file.source}") from error
+        raise
 
 
 def digest(network: nn.Module) -> str:
