@@ -184,6 +184,18 @@ def test_a_face_s_mark_follows_its_files(plan: MakePlan, tmp_path: Path, face) -
     assert Cases(plan(data=data, limit=1)).keys == ["a"]
 
 
+def test_a_mark_sees_all_of_a_file(plan: MakePlan, tmp_path: Path) -> None:
+    painted = (np.arange(512 * 512 * 3) % 251).astype(np.uint8).reshape(512, 512, 3)
+    data = save(tmp_path / "data", "a.bmp", painted)
+    before = Cases(plan(data=data))
+    painted[150:200, 100:140] = (255, 0, 0)
+    save(data, "a.bmp", painted)
+    after = Cases(plan(data=data))
+    assert after.marks != before.marks
+    # By this one, which is of every version, results of earlier ones are found.
+    assert after.earlier_marks == before.earlier_marks == {"a": "69dff07d4717"}
+
+
 def test_a_pair_s_mark_follows_both(plan: MakePlan, tmp_path: Path, face) -> None:
     data, lq = (save(tmp_path / name, "a.png", face(0, 512)) for name in ("gt", "lq"))
     before = Cases(plan(data=data, lq=lq)).marks
@@ -201,6 +213,24 @@ def test_ready_pairs_meet_by_file_stem(plan: MakePlan, tmp_path: Path, faces, fa
     np.testing.assert_array_equal(third.gt, made(plan())[2].gt)
     assert third.params is None
     assert [case.key for case in made(plan(lq=lq, limit=2))] == ["face0", "face1"]
+
+
+def test_pairs_of_a_shard_with_folders_meet_by_their_stems(
+    plan: MakePlan, tmp_path: Path, face
+) -> None:
+    data = shard(tmp_path / "sub.tar", faces__a=face(0), faces__b=face(1))
+    lq = save(tmp_path / "lq", "a.jpg", np.zeros((512, 512, 3), np.uint8))
+    save(lq, "b.jpg", np.full((512, 512, 3), 40, np.uint8))
+    first, second = made(plan(data=data, lq=lq))
+    assert [first.key, second.key] == ["faces/a", "faces/b"]
+    assert [round(case.lq.mean()) for case in (first, second)] == [0, 40]
+    # Two of one stem are told by their folders.
+    data = shard(tmp_path / "two.tar", one__a=face(0), two__a=face(1))
+    with pytest.raises(
+        DataError, match=r"a\.jpg: has no truth .*; one/a and two/a have one stem, so"
+    ):
+        Cases(plan(data=data, lq=lq))
+    assert Cases(plan(data=data, lq=data)).keys == ["one/a", "two/a"]
 
 
 def test_wrong_pairs_are_named(plan: MakePlan, tmp_path: Path, face) -> None:

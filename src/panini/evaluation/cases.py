@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from panini.data import resize
 from panini.degradations import SAMPLERS, DegradationParams, bilinear_antialias, degrade
 from panini.errors import DataError
-from panini.evaluation.faces import Face, Head, iter_faces
+from panini.evaluation.faces import Face, Head, Mark, iter_faces
 from panini.evaluation.plan import THETA, Degradations, Plan
 from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE, GT_SIZE, LQ_SIZE
 from panini.images import RgbImage
@@ -69,8 +70,7 @@ class _Truth(NamedTuple):
 
     where: str
     """What errors call it."""
-    mark: tuple[int, int]
-    """Bytes of the encoded image, and a checksum."""
+    mark: Mark
     side: int
     """px."""
 
@@ -100,8 +100,12 @@ class Cases:
             self._lq = _partners(plan, truths)
             for key, face in self._lq.items():
                 found[key].append(_check_pair(plan, face, truths[key]))
-        self.marks = {key: sha256(repr(of).encode()).hexdigest()[:12] for key, of in found.items()}
+        self.marks = {key: _joint([mark.whole for mark in of]) for key, of in found.items()}
         """Key → checksum of its files: a face that has changed is another one."""
+        self.earlier_marks = {
+            key: _joint([mark.places for mark in of]) for key, of in found.items()
+        }
+        """Key → what `marks` was in versions that did not read whole files: their results stay."""
 
     def params(self, key: str) -> DegradationParams | None:
         """What is done to a face, told without making it."""
@@ -224,18 +228,47 @@ def _partners(plan: Plan, truths: Mapping[str, _Truth]) -> dict[str, Face]:
         DataError: An input without truth, or a truth without input.
     """
     assert plan.lq is not None
-    inputs = {face.key: face for face in _distinct(iter_faces(plan.lq))}
-    everything = truths.keys()
+    faces = {face.key: face for face in _distinct(iter_faces(plan.lq))}
+    everything = list(truths)
     if plan.limit is not None:
-        everything = {face.key for face in _distinct(iter_faces(plan.data))}
-    lonely = [face.where for key, face in inputs.items() if key not in everything]
-    _refuse(lonely, f"has no truth of the same name in {plan.data}")
-    lonely = [truth.where for key, truth in truths.items() if key not in inputs]
-    _refuse(lonely, f"has no input of the same name in {plan.lq}")
-    return {key: inputs[key] for key in truths}
+        everything = [face.key for face in _distinct(iter_faces(plan.data))]
+    name, rule = _pairing(everything, list(faces))
+    known = {name(key) for key in everything}
+    inputs = {name(key): face for key, face in faces.items()}
+    lonely = [face.where for paired, face in inputs.items() if paired not in known]
+    _refuse(lonely, f"has no truth of the same name in {plan.data}", rule)
+    lonely = [truth.where for key, truth in truths.items() if name(key) not in inputs]
+    _refuse(lonely, f"has no input of the same name in {plan.lq}", rule)
+    return {key: inputs[name(key)] for key in truths}
 
 
-def _check_pair(plan: Plan, face: Face, truth: _Truth) -> tuple[int, int]:
+def _pairing(*sides: Sequence[str]) -> tuple[Callable[[str], str], str]:
+    """What makes the name that pairs meet by from a key, and how errors tell it.
+
+    The keys of a shard hold its folders, those of a folder none: they are left out where no two
+    faces of a side have one stem.
+    """
+    for keys in sides:
+        seen: dict[str, str] = {}
+        for key in keys:
+            stem = _stem(key)
+            if stem in seen:
+                twice = f"{seen[stem]} and {key} have one stem"
+                return str, f"{twice}, so that pairs are told by their names with the folders"
+            seen[stem] = key
+    return _stem, "pairs have one file stem"
+
+
+def _stem(key: str) -> str:
+    return PurePosixPath(key).name
+
+
+def _joint(marks: Sequence[tuple[int, int]]) -> str:
+    """One checksum of those of a face's files."""
+    return sha256(repr(marks).encode()).hexdigest()[:12]
+
+
+def _check_pair(plan: Plan, face: Face, truth: _Truth) -> Mark:
     """Take an input that is square and fits the task and its truth; its mark.
 
     Raises:
@@ -252,12 +285,10 @@ def _check_pair(plan: Plan, face: Face, truth: _Truth) -> tuple[int, int]:
     return mark
 
 
-def _refuse(lonely: list[str], what: str) -> None:
+def _refuse(lonely: list[str], what: str, rule: str) -> None:
     if lonely:
         others = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-        raise DataError(
-            f"{lonely[0]}: {what}{others}; pairs have one file stem: rename it, or leave it out"
-        )
+        raise DataError(f"{lonely[0]}: {what}{others}; {rule}: rename it, or leave it out")
 
 
 def _generator(key: str, seed: int, stream: int) -> np.random.Generator:

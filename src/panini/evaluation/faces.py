@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -20,9 +19,18 @@ from panini.images import RgbImage, find_images, read_rgb
 from panini.shards import REPLACE, decode, index_members, is_compressed, iter_members
 
 _PLACES, _PLACE = 5, 1024
-"""Of a file that its checksum sees, and bytes of each."""
+"""Of a file that the checksum of earlier versions sees, and bytes of each."""
 
 _UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
+
+
+class Mark(NamedTuple):
+    """What tells an encoded image from another."""
+
+    whole: tuple[int, int]
+    """Bytes, and a checksum of all of them."""
+    places: tuple[int, int]
+    """Bytes, and a checksum of some of them: what earlier versions knew an image by."""
 
 
 class Head(NamedTuple):
@@ -31,8 +39,7 @@ class Head(NamedTuple):
     width: int
     height: int
     """px, before any turn by EXIF."""
-    mark: tuple[int, int]
-    """Bytes, and a checksum of some of them: tells it from another image."""
+    mark: Mark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,23 +155,22 @@ def _read_file(path: Path) -> RgbImage:
         return read_rgb(path)
 
 
-def _mark(file: BinaryIO) -> tuple[int, int]:
-    """Size of a file, and a checksum of places all over it: whole files are too much to read."""
-    size = file.seek(0, os.SEEK_END)
-    checksum = 0
+def _mark(content: bytes) -> Mark:
+    size = len(content)
+    places = 0
     for place in range(_PLACES):
-        file.seek(max(size - _PLACE, 0) * place // (_PLACES - 1))
-        checksum = zlib.crc32(file.read(_PLACE), checksum)
-    return size, checksum
+        start = max(size - _PLACE, 0) * place // (_PLACES - 1)
+        places = zlib.crc32(content[start : start + _PLACE], places)
+    return Mark((size, zlib.crc32(content)), (size, places))
 
 
 def _head(content: bytes, where: str) -> Head:
-    return Head(*_pixels(content, where), _mark(BytesIO(content)))
+    return Head(*_pixels(content, where), _mark(content))
 
 
 def _head_of_file(path: Path) -> Head:
-    with _remedied(), open_image(path) as image, path.open("rb") as file:
-        return Head(*image.size, _mark(file))
+    with _remedied(), open_image(path) as image:
+        return Head(*image.size, _mark(path.read_bytes()))
 
 
 def _pixels(content: bytes, where: str) -> tuple[int, int]:

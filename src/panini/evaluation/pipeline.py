@@ -22,7 +22,7 @@ from panini.evaluation.cases import READERS, THETA_RATES, Case, Cases, ahead
 from panini.evaluation.output import write_report
 from panini.evaluation.plan import Plan
 from panini.evaluation.report import Report, SetDistance, ThetaResult
-from panini.evaluation.results import FaceRow, Results
+from panini.evaluation.results import FaceRow, Results, check_places
 from panini.evaluation.scoring import Scorer, thetas
 from panini.evaluation.sets import feature_network, set_distances
 from panini.evaluation.systems import System, Weighing, input_system
@@ -58,11 +58,12 @@ def run(
 
     Raises:
         ConfigError: Systems of one name, of the input's name or for another task, or `plan.out`
-            holds something else.
+            holds something else, the faces among it.
         DataError: Faces or pairs that cannot be compared.
         CheckpointError: Weights of a metric are missing.
     """
     systems = _with_input(plan, systems)
+    check_places(plan)
     cases = Cases(plan)
     judge = judge or load_judge(plan.metrics_dir, plan.device, plan.judged)
     features = feature_network(plan, cases)

@@ -31,7 +31,7 @@ from panini.evaluation.cases import Cases
 from panini.evaluation.plan import Plan
 from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE
 from panini.evaluation.systems import System, identity_of
-from panini.images import RgbImage, write_whole
+from panini.images import RgbImage, read_rgb, write_whole
 from panini.metrics.judge import METRICS, Judge
 
 FILES = ("report.json", "faces.csv", "summary.csv", "report.md", "sheet.png", "report.html")
@@ -41,6 +41,7 @@ _MAKE_ROOM = "make room there, and run the same command again: it goes on where 
 _FOLDERS = ("faces", "restored", "features")
 # Files of an evaluation are many, and read once or twice: fast is better than small.
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 # Bytes of a file's name: most file systems take 255; the rest is for suffixes.
 _LONGEST = 255 - len("..png.01234567.part")
 
@@ -105,8 +106,8 @@ class Results:
         self._open(wanted, {system.name: identity_of(system) for system in systems})
         scored = {*judge.metrics, *(name for name in plan.per_face if name not in METRICS)}
         self.rows: dict[str, dict[str, FaceRow]] = {}
-        """System → key → what is known. A face that has changed since, or whose picture is gone, is
-        restored again; others than the plan's wait for a plan that has them."""
+        """System → key → what is known. A face that has changed since, or whose picture is gone or
+        cut short, is restored again; others than the plan's wait for a plan that has them."""
         for system in systems:
             # Of a face the last line is that of its picture.
             last = {
@@ -115,12 +116,28 @@ class Results:
             self.rows[system.name] = {
                 key: row
                 for key, row in last.items()
-                if row.mark == cases.marks.get(key) and self.picture(system.name, key).is_file()
+                if row.mark in (cases.marks.get(key), cases.earlier_marks.get(key))
+                and _is_whole(self.picture(system.name, key))
             }
 
     def picture(self, system: str, key: str) -> Path:
         """Where a restored face is, or will be."""
         return self.out / "restored" / _file_name(system) / f"{_file_name(key)}.png"
+
+    def read(self, system: str, key: str) -> RgbImage:
+        """A restored face.
+
+        Raises:
+            DataError: Its file was damaged since.
+        """
+        path = self.picture(system, key)
+        try:
+            return read_rgb(path)
+        except ImageError as error:
+            raise DataError(
+                f"{path}: is damaged or gone; delete it, and run the same command again: the face "
+                "is restored anew"
+            ) from error
 
     def features(self, name: str) -> Path:
         """Where the features of a whole set are, or will be."""
@@ -169,6 +186,25 @@ class Results:
 
     def _lines(self, system: str) -> Path:
         return lines_file(self.out, system)
+
+
+def check_places(plan: Plan) -> None:
+    """Refuse to write where the faces lie.
+
+    Raises:
+        ConfigError: `plan.out` is the folder of the faces, or they are files that it keeps.
+    """
+    out = plan.out.resolve()
+    kept = [out / name for name in (*_FOLDERS, *FILES)]
+    for faces in (plan.data, plan.lq):
+        if faces is None:
+            continue
+        place = faces.resolve()
+        if place == out or any(place.is_relative_to(own) for own in kept):
+            raise ConfigError(
+                f"{plan.out}: the report's pictures would be taken for faces of {faces}, or "
+                f"replace them; {plan.remedy or 'choose another folder for the report'}"
+            )
 
 
 def lines_file(out: Path, system: str) -> Path:
@@ -285,6 +321,16 @@ def _told(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a picture of ours is there to its end: a crash may leave half of what was written."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return file.read() == _PNG_END
+    except OSError:  # not there, or shorter than its end
+        return False
 
 
 def _png(picture: RgbImage, path: Path) -> bytes:

@@ -21,7 +21,7 @@ from panini.evaluation.cases import READERS, Cases, ahead
 from panini.evaluation.plan import SETS, Plan
 from panini.evaluation.report import SetDistance
 from panini.evaluation.results import Results
-from panini.images import RgbImage, read_rgb, to_tensor, write_whole
+from panini.images import RgbImage, to_tensor, write_whole
 from panini.metrics.bootstrap import Interval
 from panini.metrics.distribution import (
     FeatureNetwork,
@@ -104,8 +104,8 @@ def set_distances(
     found = {}
     for system in results.rows:
         logger.info("distances of sets: %s", system)
-        paths = [results.picture(system, key) for key in cases.keys]
-        own = described(f"of {system}", [partial(read_rgb, path) for path in paths], true.sides)
+        pictures = [partial(results.read, system, key) for key in cases.keys]
+        own = described(f"of {system}", pictures, true.sides)
         found[system] = _distances(plan, network.name, own.features, true.features)
     return found
 

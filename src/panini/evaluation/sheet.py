@@ -13,7 +13,7 @@ from panini.evaluation.cases import Case, Cases
 from panini.evaluation.report import Report
 from panini.evaluation.results import Results
 from panini.evaluation.sizes import COMPARED_SIZE, DEGRADED_SIZE
-from panini.images import RgbImage, read_rgb
+from panini.images import RgbImage
 
 _SHOWN = ("psnr", "lpips", "identity", "faithfulness")
 
@@ -94,7 +94,7 @@ def tile(picture: RgbImage, side: int) -> Image.Image:
 
 
 def _shown(report: Report, results: Results, case: Case) -> Shown:
-    pictures = [read_rgb(results.picture(system, case.key)) for system in report.systems]
+    pictures = [results.read(system, case.key) for system in report.systems]
     if report.plan.task == "sr16":
         # Its pixels as they are: smoothing would show a second interpolation.
         times = COMPARED_SIZE // case.lq.shape[0]
