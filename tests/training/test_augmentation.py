@@ -91,17 +91,22 @@ def test_gradients_pass():
 def test_the_share_follows_how_sure_the_discriminator_is():
     pipeline = Augmentation(AugmentConfig(target=0.6, kimg=1.0, every=2))
     sure, unsure = torch.tensor(0.9), torch.tensor(0.1)
+
+    def adapt(sign: torch.Tensor, step: int) -> None:
+        pipeline.note(sign)
+        pipeline.adapt(100, step)
+
     for step in range(4):
-        pipeline.adapt(sure, 100, step)
+        adapt(sure, step)
     # Two adaptations of 200 images in a thousand each.
     assert pipeline.share.item() == pytest.approx(0.4)
     for step in range(4, 6):
-        pipeline.adapt(unsure, 100, step)
+        adapt(unsure, step)
     assert pipeline.share.item() == pytest.approx(0.2)
-    pipeline.adapt(sure, 100, 6)
+    adapt(sure, 6)
     assert pipeline.share.item() == pytest.approx(0.2)
-    pipeline.adapt(unsure, 100, 7)  # the mean of 0.9 and 0.1 is below the target
+    adapt(unsure, 7)  # the mean of 0.9 and 0.1 is below the target
     for step in range(8, 20):
-        pipeline.adapt(unsure, 100, step)
+        adapt(unsure, step)
     assert pipeline.share.item() == 0
     assert {"share", "signs"} == set(pipeline.state_dict())

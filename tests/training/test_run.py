@@ -132,6 +132,25 @@ def test_figures_are_logged_as_means_since_the_last_line(recipe, caplog):
     assert "8/8 images" in caplog.text
 
 
+def test_figures_are_means_over_the_batches_of_a_step(recipe):
+    config = recipe(images=4, accumulate=2, log_every_s=-1.0)
+    stage = OneNumber(config)
+    inner = stage.step
+
+    def step(batch, number, nimg):
+        """The second batch has a figure more, and the norm of both."""
+        inner(batch, number, nimg)
+        micro = stage.engine.micro
+        figures = {"loss": torch.tensor(2.0 + 4 * micro), "norm": torch.tensor(5.0 * micro)}
+        return figures | ({"rare": torch.tensor(7.0)} if micro else {})
+
+    stage.step = step
+    fit(stage, config)
+    (line,) = (config.out / "stats.jsonl").read_text().splitlines()
+    line = json.loads(line)
+    assert [line[name] for name in ("loss", "norm", "rare")] == [4.0, 5.0, 7.0]
+
+
 def test_rare_log_lines_average_over_all_steps(recipe):
     config = recipe(log_every_s=1000.0)
     config.out.mkdir()

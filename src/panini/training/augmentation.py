@@ -54,15 +54,22 @@ class Augmentation(nn.Module):
         return augment(images, self.share, generator)
 
     @torch.no_grad()
-    def adapt(self, sign: Tensor, images: int, step: int) -> None:
-        """Note how sure the discriminator is, and move the share when it is time.
+    def note(self, sign: Tensor) -> None:
+        """Note how sure the discriminator is.
 
         Args:
-            sign: Mean sign of its logits for real images, a scalar.
+            sign: Mean sign of its logits for a batch of real images, a scalar.
+        """
+        self.signs += torch.stack([sign, torch.ones_like(sign)])
+
+    @torch.no_grad()
+    def adapt(self, images: int, step: int) -> None:
+        """Move the share when it is time, by what was noted since the last time.
+
+        Args:
             images: Images of a step, of all processes.
             step: Number of the step.
         """
-        self.signs += torch.stack([sign, torch.ones_like(sign)])
         if (step + 1) % self.config.every:
             return
         above = self.signs[0] / self.signs[1] - self.config.target

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from panini.data import FaceBatches, Finisher, Share, Start, batches
 from panini.data.batch import RawGroup
@@ -187,11 +188,11 @@ def _loop(run: _Run) -> bool:
     return done
 
 
-def _step(run: _Run, loader: Iterator[list[RawGroup]]) -> dict:
-    """One step, of as many batches as make one; figures of the last."""
+def _step(run: _Run, loader: Iterator[list[RawGroup]]) -> dict[str, Tensor]:
+    """One step, of as many batches as make one; means of their figures."""
     engine, progress = run.stage.engine, run.progress
     engine.set_rates(_schedule(run.config, progress.nimg))
-    figures = {}
+    figures: list[dict[str, Tensor]] = []
     for micro in range(run.config.accumulate):
         since = time.perf_counter()
         raw = next(loader)
@@ -200,9 +201,20 @@ def _step(run: _Run, loader: Iterator[list[RawGroup]]) -> dict:
         with engine.section("degrade"):
             batch = run.finish(raw, (progress.step, micro, engine.rank))
         engine.begin(progress.step, micro, progress.nimg)
-        figures = run.stage.step(batch, progress.step, progress.nimg)
+        figures.append(run.stage.step(batch, progress.step, progress.nimg))
     engine.share_statistics(run.stage.modules)
-    return figures
+    return _means(figures)
+
+
+def _means(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over the batches that have a figure; the gradient's norm is that of the whole step."""
+    names = dict.fromkeys(name for figures in batches for name in figures)
+    means = {
+        name: torch.stack([part[name] for part in batches if name in part]).float().mean()
+        for name in names
+    }
+    last = batches[-1]
+    return means | ({"norm": last["norm"]} if "norm" in last else {})
 
 
 def _schedule(config: RunConfig, nimg: int) -> float:

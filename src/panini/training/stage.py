@@ -40,7 +40,8 @@ class Stage(ABC):
             nimg: Images seen before the step.
 
         Returns:
-            Figures to log, scalars, detached; they may stay on the device.
+            Figures to log, scalars, detached; they may stay on the device. Of several batches their
+            means are logged, but of `norm` that of the last.
         """
 
     @abstractmethod
