@@ -17,6 +17,7 @@ from panini.data import (
     DataConfig,
     FaceBatches,
     Finisher,
+    GroupConfig,
     Share,
     batches,
     draw_prior_faces,
@@ -25,6 +26,7 @@ from panini.data import (
     to_float,
 )
 from panini.data import SourceConfig as Source
+from panini.data.batch import _vary, jitter, recolour
 from panini.degradations import DegradationParams
 from panini.errors import CheckpointError, DataError
 from panini.images import to_uint8
@@ -424,6 +426,34 @@ def test_a_live_prior_draws_the_faces_of_its_w(prior, prior_file):
     assert not torch.equal(part.gt, other.gt)
     assert same(finish(dataset[0], (0, 0, 0)), [part, other])
     assert not torch.equal(finish(dataset[1], (1, 0, 0))[0].gt, part.gt)
+
+
+def test_faces_of_a_live_prior_are_recoloured_too(prior_file):
+    def drawn(jitter: float) -> torch.Tensor:
+        data = config(
+            group(prior_file, "prior_live", colour_jitter=jitter, gt_size=128), degradations=[MILD]
+        )
+        (part,) = Finisher(data, 0, "cpu")(FaceBatches(data, seed=0)[0], (0, 0, 0))
+        assert (to_float(part.lq) - to_float(part.gt)).abs().mean() < 0.05
+        return part.gt
+
+    difference = to_float(drawn(0.3)) - to_float(drawn(0.0))
+    assert (difference.abs().mean(dim=(1, 2, 3)) > 0.01).all()
+
+
+def test_the_device_recolours_as_the_workers_do():
+    faces = np.stack([face(seed) for seed in range(3)])
+    fields = group(Path("x"), flip=False, colour_jitter=0.4)
+    by_workers = [
+        _vary(image, GroupConfig.model_validate(fields), np.random.default_rng(seed))
+        for seed, image in enumerate(faces)
+    ]
+    factors = np.stack([jitter(0.4, np.random.default_rng(seed)) for seed in range(3)])
+    images = torch.from_numpy(faces).permute(0, 3, 1, 2)
+    found = recolour(images, torch.from_numpy(factors.astype(np.float32)))
+    expected = torch.from_numpy(np.stack(by_workers)).permute(0, 3, 1, 2)
+    assert (found.int() - expected.int()).abs().max() <= 1
+    assert (found != images).float().mean() > 0.9
 
 
 def test_a_live_prior_can_come_out_of_a_network(prior, tmp_path):

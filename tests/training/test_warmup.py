@@ -151,7 +151,7 @@ def test_masks_learn_at_their_own_rate(recipe):
 
 
 def test_groups_without_w_are_refused(recipe, shard_group, prior_group, kit):
-    for group in (shard_group, prior_group | {"flip": True}):
+    for group in (shard_group, prior_group | {"flip": True}, prior_group | {"colour_jitter": 0.1}):
         config = recipe(data=kit.data(group))
         with pytest.raises(
             ConfigError, match="its groups need kind: prior or prior_live, and flip: false"

@@ -276,12 +276,35 @@ def _vary(image: RgbImage, config: GroupConfig, generator: np.random.Generator) 
         image = image[:, ::-1]
     if not config.colour_jitter:
         return image
-    brightness, contrast, saturation = 1 + config.colour_jitter * generator.uniform(-1, 1, 3)
+    brightness, contrast, saturation = jitter(config.colour_jitter, generator)
     levels = image.astype(np.float32) * brightness
     levels = levels.mean() + contrast * (levels - levels.mean())
     grey = levels.mean(axis=2, keepdims=True)
     levels = grey + saturation * (levels - grey)
     return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
+
+
+def jitter(by: float, generator: np.random.Generator, *count: int) -> np.ndarray:
+    """Factors 1 ± `by` on brightness, contrast and saturation, (*count, 3)."""
+    return 1 + by * generator.uniform(-1, 1, (*count, 3))
+
+
+def recolour(images: Tensor, factors: Tensor) -> Tensor:
+    """Recolour faces on the device as `_vary` does in the workers.
+
+    Args:
+        images: uint8 RGB, (N, 3, S, S).
+        factors: On brightness, contrast and saturation, (N, 3).
+
+    Returns:
+        uint8, (N, 3, S, S).
+    """
+    brightness, contrast, saturation = factors[..., None, None, None].unbind(1)
+    levels = images.float() * brightness
+    mean = levels.mean(dim=(1, 2, 3), keepdim=True)
+    levels = mean + contrast * (levels - mean)
+    grey = levels.mean(dim=1, keepdim=True)
+    return (grey + saturation * (levels - grey)).clamp(0, 255).round().to(torch.uint8)
 
 
 def _stack(images: list[RgbImage]) -> Tensor:

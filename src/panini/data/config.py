@@ -86,7 +86,8 @@ class GroupConfig(Config):
     flip: bool = True
     """Mirror half of the faces; never for faces whose w is used."""
     colour_jitter: float = Field(default=0.0, ge=0, lt=1)
-    """Brightness, contrast and saturation are scaled by factors of 1 ± this, before degrading."""
+    """Brightness, contrast and saturation are scaled by factors of 1 ± this, before degrading;
+    never for faces whose w is used."""
 
 
 class DegradationPhase(Config):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from panini.data.batch import RawGroup, resize_batch, to_float
+from panini.data.batch import RawGroup, jitter, recolour, resize_batch, to_float
 from panini.data.config import DataConfig, GroupConfig
 from panini.data.sources import load_live_prior
 from panini.degradations import DegradationParams, degrade_batch
@@ -98,8 +98,11 @@ class Finisher:
         w = prior.w_avg + psi * (prior.mapping(z) - prior.w_avg)
         parts = [prior.synthesis(prior.broadcast(part)) for part in w.split(LIVE_CHUNK)]
         faces = torch.cat([resize_batch(part, group.gt_size) for part in parts])
-        faces = torch.where(mirrored, faces.flip(-1), faces)
-        return to_levels(faces), w
+        faces = to_levels(torch.where(mirrored, faces.flip(-1), faces))
+        if group.colour_jitter:
+            factors = jitter(group.colour_jitter, generator, group.count).astype(np.float32)
+            faces = recolour(faces, torch.from_numpy(factors).to(self.device))
+        return faces, w
 
     def _degrade(self, gt: Tensor, params: Tensor, seed: int) -> Tensor:
         """Degraded faces, uint8, of whole ones."""

@@ -103,9 +103,10 @@ class DistilStage(Stage):
             heads = ", ".join(self.net.heads)
             raise ConfigError(f"distil.sizes: the student draws at {heads} px, got {wrong[0]}")
         for group in self.config.data.groups:
-            if group.source.kind not in KINDS_WITH_W or group.flip:
+            if group.source.kind not in KINDS_WITH_W or group.flip or group.colour_jitter:
                 raise ConfigError(
-                    "data.groups: distillation needs w: kind prior or prior_live, and flip: false"
+                    "data.groups: distillation needs w: kind prior or prior_live, and flip: false, "
+                    "and no colour_jitter"
                 )
             if group.gt_size != self.net.size:
                 raise ConfigError(

@@ -191,9 +191,10 @@ class WarmupStage(Stage):
 def train(config: WarmupRunConfig) -> bool:
     """Run stage 2; returns whether it is at its end."""
     groups = config.data.groups
-    if any(g.flip or g.source.kind not in KINDS_WITH_W for g in groups):
+    if any(g.flip or g.colour_jitter or g.source.kind not in KINDS_WITH_W for g in groups):
         raise ConfigError(
-            "warm-up uses w: its groups need kind: prior or prior_live, and flip: false"
+            "warm-up uses w: its groups need kind: prior or prior_live, and flip: false, and no "
+            "colour_jitter"
         )
     check_validation_ws(config)
     check_inputs(config)
