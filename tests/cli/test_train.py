@@ -61,6 +61,19 @@ def test_dry_run_prints_the_recipe_with_its_defaults(stage, trained):
     assert trained == []
 
 
+def test_a_dry_run_is_json_where_a_value_is_infinite(trained):
+    result = train("restoration", "--dry-run", "--set", "clip_norm=.inf")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    recipe = json.loads(result.stdout, parse_constant=refuse)["recipe"]
+    # A recipe takes it back.
+    assert recipe["clip_norm"] == "inf"
+    again = restoration.RestorationRunConfig.model_validate(recipe)
+    assert again.clip_norm == float("inf")
+
+
 @pytest.mark.parametrize("stage", list(RECIPES))
 def test_each_stage_trains_its_own_recipe(stage, trained, tmp_path):
     result = train(stage, "--set", f"out={tmp_path}")

@@ -120,6 +120,22 @@ def test_figures_and_the_lazy_steps(kit, recipe):
     assert lengths.item() == pytest.approx(first["path_length"].item())
 
 
+def test_all_batches_of_a_step_tell_how_sure_the_discriminator_is(kit, recipe):
+    stage = GanStage(recipe(accumulate=2))
+    batch = kit.batch(stage)
+    for micro in range(2):
+        stage.engine.begin(0, micro)
+        stage.step(batch, 0, 0)
+    assert stage.modules["augmentation"].get_buffer("signs")[1] == 2
+
+
+def test_one_face_is_enough_for_a_validation(kit, recipe):
+    stage = GanStage(recipe())
+    (part,) = kit.batch(stage)
+    one = [part._replace(gt=part.gt[:1])]
+    assert stage.validate(one)["thumbnails"] > 0
+
+
 def test_switches_leave_their_parts_out(kit, recipe):
     gan = GAN | {"path_length": None, "augment": None, "r1_gamma": 0.0, "style_mixing": 0.0}
     stage = GanStage(recipe(gan=gan))
@@ -368,6 +384,10 @@ def test_distillation_refuses_what_it_cannot_learn_from(recipe, teacher, shard_g
         config.model_dump() | {"data": faces(shard_group, count=4)}
     )
     refused("distillation needs w: kind prior or prior_live, and flip: false", shards)
+    fields = config.data.model_dump()
+    fields["groups"][0]["colour_jitter"] = 0.1
+    varied = PriorRunConfig.model_validate(config.model_dump() | {"data": fields})
+    refused("distillation needs w: .* and no colour_jitter", varied)
     refused(
         "distil.adversarial.patch",
         distil_recipe(recipe, teacher, adversarial={"scale": 64, "patch": 128}),

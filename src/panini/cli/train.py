@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from enum import StrEnum
@@ -51,8 +52,11 @@ def train(
     if dry_run:
         from panini.training.estimate import estimate
 
-        recipe = resolved.model_dump(mode="json")
-        typer.echo(json.dumps({"recipe": recipe, "estimate": estimate(resolved, config)}, indent=2))
+        told = {
+            "recipe": _without_infinity(resolved.model_dump(mode="json")),
+            "estimate": estimate(resolved, config),
+        }
+        typer.echo(json.dumps(told, indent=2, allow_nan=False))
         return
     show_log()
     keep_memory()
@@ -61,6 +65,15 @@ def train(
         state = "weights and log" if done else "not at its end, go on with the same command: run"
         typer.echo(f"{state} in {resolved.out}")
     _end_among_others()
+
+
+def _without_infinity(value: Any) -> Any:
+    """A recipe's value; what JSON has no number for is a string that a recipe takes, "inf"."""
+    if isinstance(value, dict):
+        return {key: _without_infinity(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_infinity(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _end_among_others() -> None:

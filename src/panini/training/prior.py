@@ -275,8 +275,9 @@ class GanStage(Stage):
         figures = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
         augmentation = self.modules.get("augmentation")
         if isinstance(augmentation, Augmentation):
+            augmentation.note(sign)
             if self.engine.stepping:
-                augmentation.adapt(sign, self.engine.images_a_step, step)
+                augmentation.adapt(self.engine.images_a_step, step)
             figures["augmented"] = augmentation.share.clone()
         return figures | {"sign_real": sign}
 
@@ -355,7 +356,9 @@ def _thumbnail_distance(fake: Tensor, real: Tensor) -> Tensor:
     statistics = []
     for images in (fake, real):
         small = F.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="area")
-        statistics.append(torch.stack([small.mean(dim=0), small.std(dim=0)]))
+        # Of one face the deviation is 0, not NaN.
+        deviation = small.std(dim=0, correction=min(1, len(small) - 1))
+        statistics.append(torch.stack([small.mean(dim=0), deviation]))
     return (statistics[0] - statistics[1]).square().mean().sqrt()
 
 
