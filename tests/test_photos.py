@@ -262,6 +262,24 @@ def test_enlarged_at_its_depth(deep: np.ndarray, rgb: np.ndarray, alpha: np.ndar
         photos.enlarge(wide, 4)
 
 
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_hidden_colours_do_not_bleed_into_a_cut_out(factor: int, bits: int) -> None:
+    inside = np.zeros((24, 24), dtype=bool)
+    inside[6:18, 6:18] = True
+    alpha = (inside * (2**bits - 1)).astype(np.uint16 if bits == 16 else np.uint8)
+    for hidden, white in ((0, 255), (200, 120)):
+        rgb = np.where(inside, white, hidden).astype(np.uint8)[..., None].repeat(3, axis=2)
+        deep = rgb * np.uint16(257) if bits == 16 else None
+        for grey in (False, True):
+            photo = Photo(rgb=rgb, deep=deep, alpha=alpha, grey=grey)
+            larger = photos.enlarge(photo, factor)
+            assert larger.alpha is not None
+            assert np.array_equal(np.unique(larger.rgb[larger.alpha > 0]), [white])
+            assert np.array_equal(larger.rgb[0, 0], [hidden] * 3)
+            assert (larger.deep is None) == (bits == 8)
+
+
 @pytest.mark.parametrize("profile", [None, b"ICC" * 40], ids=["simple", "extended"])
 def test_a_webp_without_loss_stays_one(tmp_path, rgb, profile):
     Image.fromarray(rgb).save(tmp_path / "a.webp", lossless=True, icc_profile=profile)

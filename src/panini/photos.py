@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -244,13 +245,43 @@ def enlarge(photo: Photo, factor: int) -> Photo:
         return photo
     check_enlarged(photo, factor)
     size = (photo.size[0] * factor, photo.size[1] * factor)
-    alpha = None if photo.alpha is None else _lanczos(photo.alpha, size)
+    if photo.alpha is not None:
+        return _enlarge_cut_out(photo, photo.alpha, size)
     if photo.deep is None:
         larger = Image.fromarray(photo.rgb).resize(size, Image.Resampling.LANCZOS)
-        return replace(photo, rgb=np.asarray(larger), alpha=alpha)
-    channels = [_lanczos(photo.deep[..., c], size) for c in range(1 if photo.grey else 3)]
-    deep = np.stack(channels * 3 if photo.grey else channels, axis=2)
-    return replace(photo, rgb=narrow(deep), deep=deep, alpha=alpha)
+        return replace(photo, rgb=np.asarray(larger))
+    deep = _by_channel(photo, photo.deep, lambda channel: _lanczos(channel, size))
+    return replace(photo, rgb=narrow(deep), deep=deep)
+
+
+def _enlarge_cut_out(photo: Photo, alpha: NDArray[Any], size: tuple[int, int]) -> Photo:
+    """Colours weighted by their alpha: those that it hides do not bleed into the others.
+
+    Where nothing is seen, the hidden colours stay.
+    """
+    weight = alpha.astype(np.float32) / np.iinfo(alpha.dtype).max
+    larger_alpha = _lanczos(alpha, size)
+    seen = larger_alpha > 0
+    share = np.where(seen, _resized(weight, size), np.float32(1))
+
+    def enlarged(channel: NDArray[Any]) -> NDArray[Any]:
+        values = _lanczos(channel, size)
+        visible = _resized(channel * weight, size) / share
+        np.copyto(values, _rounded(visible, values.dtype), where=seen)
+        return values
+
+    if photo.deep is None:
+        return replace(photo, rgb=_by_channel(photo, photo.rgb, enlarged), alpha=larger_alpha)
+    deep = _by_channel(photo, photo.deep, enlarged)
+    return replace(photo, rgb=narrow(deep), deep=deep, alpha=larger_alpha)
+
+
+def _by_channel(
+    photo: Photo, pixels: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[Any]:
+    """Each channel (H, W) of (H, W, 3) changed; a grey photo's only once."""
+    channels = [change(pixels[..., c]) for c in range(1 if photo.grey else 3)]
+    return np.stack(channels * 3 if photo.grey else channels, axis=2)
 
 
 def check_enlarged(photo: Photo, factor: int) -> None:
@@ -349,9 +380,17 @@ def _as_image(pixels: NDArray[np.uint8]) -> Image.Image:
 
 def _lanczos(channel: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """One channel of 8 or 16 bits, resized at its depth."""
+    return _rounded(_resized(channel, size), channel.dtype)
+
+
+def _resized(channel: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """One channel, resized and not rounded: it swings a little beyond its range at edges."""
     image = Image.fromarray(np.ascontiguousarray(channel, dtype=np.float32))
-    values = np.rint(np.asarray(image.resize(size, Image.Resampling.LANCZOS)))
-    return np.clip(values, 0, np.iinfo(channel.dtype).max).astype(channel.dtype)
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+
+
+def _rounded(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
 
 
 def _fitting_profile(metadata: Metadata, *, grey: bool) -> bytes | None:
