@@ -363,8 +363,10 @@ def test_a_report_among_the_faces_is_refused(
     wish = plan(data=data, out=data / "report", metrics=("psnr",))
     run(wish, [one], judge=judge)
     for faces in (wish.out / "restored" / "one", wish.out / "sheet.png"):
+        # To delete what is there would not do: the faces are.
+        inside = replace(wish, data=faces, overwrite=True, remedy="delete it")
         with pytest.raises(ConfigError, match="or replace them; choose another folder"):
-            run(replace(wish, data=faces, overwrite=True), [one], judge=judge)
+            run(inside, [one], judge=judge)
         assert faces.exists()
 
 

@@ -203,7 +203,7 @@ def check_places(plan: Plan) -> None:
         if place == out or any(place.is_relative_to(own) for own in kept):
             raise ConfigError(
                 f"{plan.out}: the report's pictures would be taken for faces of {faces}, or "
-                f"replace them; {plan.remedy or 'choose another folder for the report'}"
+                "replace them; choose another folder for the report"
             )
 
 
