@@ -354,6 +354,14 @@ def test_nvidias_file_says_what_it_is(nvidia, tmp_path):
     assert meta["provenance"]["ema"] is True
 
 
+def test_a_number_too_long_to_print_is_told_by_its_type(nvidia, tmp_path):
+    module = nvidia.module(nvidia.tensors(small_generator()))
+    module._init_kwargs |= {"n": 10**5000, "deep": {"n": [-(10**5000), 7]}}
+    path, out = nvidia({"G_ema": module}), tmp_path / "a.safetensors"
+    assert convert(path, out).provenance["init_kwargs"]["n"] == "int"
+    assert recognise(out).provenance["init_kwargs"]["deep"] == {"n": ["int", 7]}
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 @pytest.mark.parametrize("size", [32, 256])
 def test_sizes_and_depths_are_read_off_the_shapes(name, size, tmp_path):
@@ -435,19 +443,19 @@ def test_every_tensor_is_used_once_and_none_is_missing(tmp_path):
         return message
 
     extra: dict = {}
-    assert "1 of its tensors are missing: to_rgbs.0.bias" in complaint(**{"to_rgbs.0.bias": None})
-    assert "1 of its tensors are missing: conv1.noise.weight" in complaint(
+    assert "1 of its tensors are missing: 'to_rgbs.0.bias'" in complaint(**{"to_rgbs.0.bias": None})
+    assert "1 of its tensors are missing: 'conv1.noise.weight'" in complaint(
         **{"conv1.noise.weight": None}
     )
-    assert "1 of its tensors are unknown: extra" in complaint(extra=torch.zeros(1))
-    assert "1 misshapen tensors, first: blocks.8.conv0.bias (7,) for (16,)" in complaint(
+    assert "1 of its tensors are unknown: 'extra'" in complaint(extra=torch.zeros(1))
+    assert "1 misshapen tensors, first: 'blocks.8.conv0.bias' (7,) for (16,)" in complaint(
         **{"convs.0.activate.bias": torch.zeros(7)}
     )
     assert "numbers of type torch.int64" in complaint(
         **{"convs.0.activate.bias": torch.zeros(16).long()}
     )
     other = {"convs.0.conv.blur.kernel": FILTER}
-    assert "filter convs.0.conv.blur.kernel is not [1, 3, 3, 1]" in complaint(**other)
+    assert "filter 'convs.0.conv.blur.kernel' is not [1, 3, 3, 1]" in complaint(**other)
     assert "a StyleGAN2 without 'input.input'" in complaint(**{"input.input": None})
     extra = {"h": torch.zeros(3)}
     assert "unknown tensor 'h'" in complaint()
@@ -465,7 +473,7 @@ def test_a_conversion_that_would_repeat_numbers_is_refused(tmp_path):
     ("change", "reason"),
     [
         ({"mapping.embed.weight": torch.zeros(12, 10)}, "class labels"),
-        ({"synthesis.b8.skip.weight": torch.zeros(16, 16, 1, 1)}, "unknown: synthesis.b8.skip"),
+        ({"synthesis.b8.skip.weight": torch.zeros(16, 16, 1, 1)}, "unknown: 'synthesis.b8.skip"),
         ({"synthesis.b8.torgb.weight": torch.zeros(4, 16, 1, 1)}, "misshapen"),
     ],
 )
@@ -489,7 +497,7 @@ def test_formats_that_compute_something_else_say_so(tmp_path):
     torch.save({"model": {"layer.weight": torch.zeros(3)}}, path)
     message = error_of(recognise, path)
     assert "1 tensors of no known format (authors, moco, mmgen, rosinality, nvidia)" in message
-    assert message.endswith("such as model.layer.weight")
+    assert message.endswith("such as 'model.layer.weight'")
     torch.save({"epoch": 3}, path)
     assert error_of(recognise, path) == f"{path}: it holds no tensors"
 

@@ -146,11 +146,11 @@ def test_every_tensor_must_fit(tmp_path):
     def complaint(state) -> str:
         return error_of(load_state, module, state, source)
 
-    assert complaint({"bias": good["bias"]}) == f"{source}: 1 missing tensors, first: weight"
+    assert complaint({"bias": good["bias"]}) == f"{source}: 1 missing tensors, first: 'weight'"
     extra = good | {"x": torch.zeros(1), "y": torch.zeros(1)}
-    assert complaint(extra) == f"{source}: 2 unknown tensors, first: x, y"
+    assert complaint(extra) == f"{source}: 2 unknown tensors, first: 'x', 'y'"
     wrong = good | {"weight": torch.zeros(3, 4)}
-    assert complaint(wrong) == f"{source}: 1 misshapen tensors, first: weight (3, 4) for (3, 2)"
+    assert complaint(wrong) == f"{source}: 1 misshapen tensors, first: 'weight' (3, 4) for (3, 2)"
     assert torch.equal(module.weight, before)
     load_state(module, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}, source)
     assert torch.equal(module.weight, torch.ones(3, 2))
@@ -239,7 +239,7 @@ def test_a_config_that_builds_no_network_is_refused(tmp_path, meta, reason):
 def test_weights_of_another_network_are_refused(net, tmp_path):
     path = tmp_path / "a.safetensors"
     save_tensors(STATE, path, kind="panini-net", meta={"config": net.config.to_dict()})
-    assert "missing tensors, first: prior.constant" in error_of(load_model, path)
+    assert "missing tensors, first: 'prior.constant'" in error_of(load_model, path)
 
 
 def test_broken_weights_are_neither_loaded_nor_converted(net, tmp_path):
@@ -311,7 +311,7 @@ def test_a_prior_that_does_not_say_its_shape_is_the_public_one(tmp_path):
     save_tensors(MobileStyleGAN(SMALL).state_dict(), path, kind="mobile-prior", meta={})
     # The public model has a head at 1024 px.
     message = error_of(load_prior, path)
-    assert "missing tensors, first: mapping_layers.1.weight" in message
+    assert "missing tensors, first: 'mapping_layers.1.weight'" in message
 
 
 @pytest.mark.parametrize("config", [{"size": 100}, {"colour": 1}, {"channels": 3}])

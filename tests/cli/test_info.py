@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from panini.checkpoints import save_model
+from panini.checkpoints import save_model, save_tensors
 from panini.checkpoints.convert.stylegan2 import ROSINALITY, counted_names
 from panini.cli.main import app
 from panini.models.panini_net import PaniniNet
@@ -68,3 +70,55 @@ def test_info_of_junk_is_one_line(tmp_path, content):
     assert result.stdout == ""
     assert result.stderr.startswith(f"error: {path}: ")
     assert result.stderr.count("\n") == 1
+
+
+STEERS = "\x1b[2J\x9b31m"
+"""Clears a terminal and makes its letters red."""
+
+
+def said_of(path: Path) -> str:
+    result = runner.invoke(app, ["info", str(path)])
+    said = result.stdout + result.stderr
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    assert all(letter.isprintable() for letter in said.replace("\n", "")), said
+    return said
+
+
+def test_a_strangers_text_does_not_steer_the_terminal(tmp_path):
+    path = tmp_path / "a.pt"
+    config = StyleGAN2Config(size=32, style_dim=8, max_channels=8, channel_multiplier=1 / 64)
+    state = StyleGAN2(config).state_dict()
+    tensors = {theirs: state[ours] for theirs, ours in counted_names(ROSINALITY, config).items()}
+    torch.save({STEERS: torch.zeros(1)}, path)
+    assert "tensors of no known format" in said_of(path)
+    torch.save({"g_ema": tensors | {STEERS: torch.zeros(1)}}, path)
+    assert "1 of its tensors are unknown: '\\x1b[2J\\x9b31m'" in said_of(path)
+    torch.save({"g_ema": tensors | {f"{STEERS}.kernel": torch.zeros(1)}}, path)
+    assert "is not [1, 3, 3, 1]" in said_of(path)
+    net = PaniniNet.named("tiny")
+    save_model(net, path, provenance={STEERS: STEERS})
+    assert "provenance" in said_of(path)
+    meta = {"config": net.config.to_dict()}
+    save_tensors(net.state_dict() | {STEERS: torch.zeros(1)}, path, kind="panini-net", meta=meta)
+    assert "1 unknown tensors" in said_of(path)
+    save_tensors(state, path, kind="stylegan2-prior", meta={"config": {STEERS: 1}})
+    assert "configuration is unusable" in said_of(path)
+    save_tensors(state, path, kind=STEERS, meta={})
+    assert "which this version does not know" in said_of(path)
+    header = json.dumps({STEERS: {"dtype": STEERS}}, ensure_ascii=False).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "not a whole safetensors file" in said_of(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    said: list[str] = []
+    thread = threading.Thread(target=lambda: said.append(said_of(path)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert said == [
+        f"error: {path}: is a pipe or a device, expected a file of weights; write it to a file"
+        " first\n"
+    ]

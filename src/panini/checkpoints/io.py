@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from panini.checkpoints.kinds import check_fit, check_values
+from panini.checkpoints.kinds import check_fit, check_values, printable
 from panini.checkpoints.specs import SPECS
 from panini.errors import CheckpointError
 from panini.models.panini_net import PaniniNet
@@ -105,8 +105,8 @@ def load_tensors(
         CheckpointError: The file is missing, damaged, or not of this kind.
     """
     header = read_header(path)
-    found = "a foreign file" if header is None else header.kind
-    if header is None or found != kind:
+    if header is None or header.kind != kind:
+        found = "a foreign file" if header is None else printable(header.kind)
         raise CheckpointError(f"{path}: expected {kind} weights of ours, found {found}")
     with _reading(path), safe_open(path, framework="pt") as file:
         wanted = header.shapes if names is None else names
@@ -117,10 +117,14 @@ def check_is_file(path: Path) -> None:
     """Refuse what is no file.
 
     Raises:
-        CheckpointError: It is missing, or a folder.
+        CheckpointError: It is missing, a folder, or a pipe, which would be waited for.
     """
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder, expected a file of weights")
+    if path.exists() and not path.is_file():
+        raise CheckpointError(
+            f"{path}: is a pipe or a device, expected a file of weights; write it to a file first"
+        )
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
 
@@ -166,7 +170,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}); fetch or make it again"
+            f"{path}: not a whole safetensors file ({printable(error)}); fetch or make it again"
         ) from error
 
 

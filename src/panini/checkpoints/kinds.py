@@ -103,6 +103,11 @@ class Weights:
     state: dict[str, Tensor]
 
 
+def printable(text: object) -> str:
+    """What a stranger's file says, without the letters that would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
 def to_json(config: Config) -> dict[str, Any]:
     """Plain containers; the kind's `from_json` is the inverse."""
     return config.to_dict() if isinstance(config, PaniniConfig) else asdict(config)
@@ -124,7 +129,8 @@ def config_of(kind: KindName, fields: Mapping[str, Any], tensors: int, source: P
         _check_numbers(fields, tensors)
         return KINDS[kind].from_json(fields)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{source}: its configuration is unusable: {error}") from error
+        reason = printable(error)
+        raise CheckpointError(f"{source}: its configuration is unusable: {reason}") from error
 
 
 def outline(kind: KindName, config: Config, source: Path) -> nn.Module:
@@ -137,7 +143,7 @@ def outline(kind: KindName, config: Config, source: Path) -> nn.Module:
         with torch.device("meta"):
             return KINDS[kind].build(config)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(" ".join(str(error).split()))[:200]
         raise CheckpointError(f"{source}: its configuration is unusable: {reason}") from error
 
 
@@ -149,10 +155,10 @@ def check_fit(
     Raises:
         CheckpointError: Names the first tensors that are missing, unknown or of another shape.
     """
-    missing = [name for name in expected if name not in found]
-    unknown = [name for name in found if name not in expected]
+    missing = [repr(name) for name in expected if name not in found]
+    unknown = [repr(name) for name in found if name not in expected]
     misshapen = [
-        f"{name} {tuple(found[name])} for {tuple(shape)}"
+        f"{name!r} {tuple(found[name])} for {tuple(shape)}"
         for name, shape in expected.items()
         if name in found and tuple(found[name]) != tuple(shape)
     ]

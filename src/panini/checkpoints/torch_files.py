@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from panini.checkpoints.io import check_is_file, is_safetensors
+from panini.checkpoints.kinds import printable
 from panini.checkpoints.pickle_names import Module, Storage, UnsafeError, text_of
 from panini.checkpoints.pickles import Budget, Machine, Reader
 from panini.errors import CheckpointError
@@ -124,7 +125,7 @@ def _children(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return printable(" ".join(str(error).split()))[:300]
 
 
 def _map(path: Path) -> memoryview:
@@ -144,7 +145,7 @@ def _no_persistent(_: Any) -> Any:
 
 def _storage_id(identity: Any) -> tuple[torch.dtype, str, int]:
     """Type, key and length from ("storage", type, key, device, length, no view)."""
-    if not isinstance(identity, tuple) or len(identity) > 6:
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6):
         raise UnsafeError("its pickle refers to something that is no storage")
     kind, dtype, key, _, count, *view = identity
     if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int:

@@ -27,9 +27,15 @@ def info(
 
 def describe(file: str | PathLike[str], found: Recognition) -> Iterator[str]:
     """A recognition in lines."""
-    from panini.checkpoints.kinds import KINDS, to_json
+    from panini.checkpoints.kinds import printable
 
     yield f"{file}"
+    yield from map(printable, _facts(found))
+
+
+def _facts(found: Recognition) -> Iterator[str]:
+    from panini.checkpoints.kinds import KINDS, to_json
+
     yield f"  format      {found.title} ({found.format})"
     yield f"  holds       {KINDS[found.kind].title}{_measures(found)}"
     yield f"  parameters  {found.parameters:,} in {found.tensors} tensors"

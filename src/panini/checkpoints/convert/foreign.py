@@ -18,7 +18,7 @@ from torch import Tensor
 
 from panini.checkpoints.convert import authors, stylegan2
 from panini.checkpoints.kinds import Config, KindName, Recognition, Weights, check_fit, outline
-from panini.checkpoints.pickle_names import Module, UnsafeError
+from panini.checkpoints.pickle_names import MAX_KEY, Module, UnsafeError
 from panini.checkpoints.torch_files import flatten, read_tree, reading
 from panini.errors import CheckpointError
 from panini.models.degradation_encoder import DegradationEncoderConfig
@@ -238,7 +238,7 @@ def _renamed(
     needed = {theirs for theirs, ours in names.items() if not ours.endswith("w_avg")}
     for problem, some in (("missing", needed - own.keys()), ("unknown", own.keys() - names.keys())):
         if some:
-            first = ", ".join(name[:100] for name in sorted(some)[:3])
+            first = ", ".join(repr(name[:100]) for name in sorted(some)[:3])
             raise CheckpointError(
                 f"{path}: {form.title}, but {len(some)} of its tensors are {problem}: {first}"
             )
@@ -288,7 +288,9 @@ def _without_filters(
             continue
         expected = blur_kernel(total)
         if tensor.shape != expected.shape or not torch.allclose(tensor.float(), expected, 1e-3):
-            raise CheckpointError(f"its filter {name} is not [1, 3, 3, 1] with the sum {total:g}")
+            raise CheckpointError(
+                f"its filter {name[:100]!r} is not [1, 3, 3, 1] with the sum {total:g}"
+            )
     return {name: tensor for name, tensor in own.items() if not name.endswith(end)}
 
 
@@ -317,7 +319,9 @@ def _arguments(module: Module) -> dict[str, Any]:
 def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return value[:200]
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, float):
+        return value
+    if isinstance(value, int) and abs(value) <= MAX_KEY:  # longer ones may be too long to print
         return value
     if isinstance(value, dict) and depth:
         items = list(value.items())[:50]
@@ -334,5 +338,5 @@ def _why_unknown(flat: Mapping[str, Tensor]) -> str:
     if not flat:
         return "it holds no tensors"
     known = ", ".join(form.name for form in FORMATS)
-    first = ", ".join(name[:100] for name in list(flat)[:3])
+    first = ", ".join(repr(name[:100]) for name in list(flat)[:3])
     return f"{len(flat)} tensors of no known format ({known}), such as {first}"

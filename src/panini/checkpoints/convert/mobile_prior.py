@@ -75,6 +75,8 @@ def is_mobile_prior(source: Path) -> bool:
     """Whether a path looks like the wheel or its folder; says nothing of its content."""
     if source.is_dir():
         return any((source / part / "SynthesisNetwork.xml").is_file() for part in _INSIDE)
+    if source.exists() and not source.is_file():
+        return False  # a pipe, which would be waited for
     try:
         with zipfile.ZipFile(source) as wheel:
             return f"{FOLDER}/SynthesisNetwork.xml" in wheel.namelist()
