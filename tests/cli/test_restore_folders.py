@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from panini.checkpoints import load_model, save_model
 from panini.cli.main import app
 
 runner = CliRunner()
@@ -136,6 +137,26 @@ def test_other_settings_and_changed_photos_are_not_replaced_unasked(
     assert changed.exit_code == 1
     assert changed.stdout == "1 failed, 5 done before\n"
     assert f"{out / '0.png'}: exists already" in changed.stderr
+
+
+def test_other_weights_under_a_name_of_the_hub_are_another_model(
+    folder: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = tmp_path / "model.safetensors"
+    monkeypatch.setattr("panini.checkpoints.hub.fetch", lambda _: pushed)
+    out = tmp_path / "out"
+    words = ["restore", str(folder / "sub" / "deep"), "-r", "-o", str(out), "--device", "cpu"]
+    words += ["--model", "hf://me/net"]
+    save_model(load_model(tiny_weights), pushed, provenance={"version": 1})
+    assert runner.invoke(app, words).exit_code == 0
+    result = runner.invoke(app, words)
+    assert result.stdout.splitlines()[-1] == "2 done before"
+    before = (out / "report.jsonl").read_text()
+    assert json.loads(before.splitlines()[0])["settings"]["model"].startswith("hf://me/net ")
+    save_model(load_model(tiny_weights), pushed, provenance={"version": 2})
+    assert runner.invoke(app, words).exit_code == 1
+    result = runner.invoke(app, [*words, "--overwrite"])
+    assert result.stdout.splitlines()[-1] == "2 restored"
 
 
 def test_foreign_results_are_not_replaced(folder: Path, tiny_weights: Path, tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def _report(out: Path, model: str, options: BatchOptions) -> Report:
 
 def _identity(model: str) -> str:
     """The weights' name and the start of their sha256, so that new weights mean new results."""
-    from panini.checkpoints.io import sha256_of
+    from panini.checkpoints.hub import PREFIX
+    from panini.checkpoints.io import resolve, sha256_of
     from panini.checkpoints.specs import SPECS
     from panini.drawing import AUTO, AUTO_LARGE, AUTO_SMALL
 
@@ -133,6 +134,9 @@ def _identity(model: str) -> str:
         return f"{AUTO}: {_identity(AUTO_LARGE)}, {_identity(AUTO_SMALL)}"
     if model in SPECS:
         return f"{model} {SPECS[model].sha256[:12]}"
+    if model.startswith(PREFIX):
+        # The name stays when its owner pushes other weights.
+        return f"{model} {sha256_of(resolve(model))[:12]}"
     path = Path(model)
     return f"{path.name} {sha256_of(path)[:12]}" if path.is_file() else model
 
