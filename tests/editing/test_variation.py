@@ -14,6 +14,7 @@ from panini.editing.variation import TOLERANCE, mix, rolled_noise, structural_ws
 from panini.errors import ConfigError
 from panini.models.panini_net import PaniniNet
 from panini.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from panini.restored import is_colourless
 from panini.restorer import RestoredFace, Restorer
 
 
@@ -55,6 +56,16 @@ def test_only_the_picture_changes(restorer: Restorer, face: RestoredFace) -> Non
     assert other.matrix is face.matrix
     assert other.restored.size == face.restored.size
     assert not np.array_equal(np.asarray(other.restored), np.asarray(face.restored))
+
+
+def test_a_grey_face_varies_in_grey(restorer: Restorer, face: RestoredFace) -> None:
+    grey = face.lq.convert("L").convert("RGB")
+    (kept,) = restorer.restore_aligned(grey).faces
+    (coloured,) = restorer.restore_aligned(grey, keep_colour=True).faces
+    for one, is_grey in ((kept, True), (coloured, False)):
+        pictures = [np.asarray(other.restored) for other in variations(restorer, one, 2, seed=0)]
+        assert [is_colourless(picture) for picture in pictures] == [is_grey] * 2
+        assert not np.array_equal(pictures[0], pictures[1])
 
 
 def test_strength_moves_further(restorer: Restorer, face: RestoredFace) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -28,7 +29,7 @@ from panini.images import to_tensor, to_uint8
 from panini.models.fusion import FusionControl, PerLevel
 from panini.models.mobile_stylegan import MobileStyleGAN
 from panini.models.prior import GanPrior
-from panini.restored import RestoredFace
+from panini.restored import RestoredFace, is_colourless
 from panini.restorer import Restorer
 
 MOST_VARIATIONS = 64
@@ -95,7 +96,7 @@ def vary(
         prior_bias: The bias with which the face was restored.
 
     Returns:
-        The variations; θ, box and matrix are the face's.
+        The variations, grey where the face is; θ, box and matrix are the face's.
 
     Raises:
         ConfigError: A bad `count`, `seed` or `strength`.
@@ -120,7 +121,9 @@ class _Studio:
         self.control = FusionControl(bias=prior_bias) if prior_bias else None
         self.lq = to_tensor(np.asarray(face.lq.convert("RGB"))).to(restorer.device)
         self.evidence: Evidence = evidence_of(face)
-        self.result = np.asarray(face.restored.convert("RGB")).astype(np.float32)
+        result = np.asarray(face.restored.convert("RGB"))
+        self.grey = is_colourless(result)
+        self.result = result.astype(np.float32)
         self.agreement = self.evidence.agreement(self.result)
         # A variation may leave the result as far as the result has left the input.
         self.limit = max(_LEAST_LIMIT, rms(self.evidence.error(self.result)))
@@ -157,7 +160,11 @@ class _Studio:
             output = torch.func.functional_call(
                 self.model, noise, (self.lq,), {"control": self.control, "ws": ws}
             )
-        return to_uint8(output.image)[0].astype(np.float32)
+        picture = to_uint8(output.image)[0]
+        if self.grey:
+            # As the result was: its colours would count as a change.
+            picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        return np.asarray(picture, dtype=np.float32)
 
 
 def mix(prior: GanPrior, ws: Tensor, w: Tensor, share: float) -> Tensor:
