@@ -124,7 +124,7 @@ def additions_needs(study: Study) -> Needs:
 
 def _pairs(study: Study) -> tuple[list[Pair], dict[str, str]]:
     """Recipes of the additions; and those that this study cannot measure, with the reason."""
-    dafi = study.restoration_recipe("mfr", DAFI_RUN, {"fusion_method": DAFI})
+    dafi = _dafi_recipe(study)
     known = [Side(DAFI, dafi)]
     base = _side(study, known, BASE, dafi, study.config.additions).recipe
     pairs, absent = [], {}
@@ -140,6 +140,11 @@ def _pairs(study: Study) -> tuple[list[Pair], dict[str, str]]:
         )
         pairs.append(Pair(addition, without, added))
     return pairs, absent
+
+
+def _dafi_recipe(study: Study) -> RestorationRunConfig:
+    """Of the study's run of DAFI."""
+    return study.restoration_recipe("mfr", DAFI_RUN, {"fusion_method": DAFI})
 
 
 def _side(
@@ -367,7 +372,7 @@ def _frozen(study: Study, name: str) -> Path | None:
 
 def _warmup_recipe(study: Study, recipe: RestorationRunConfig) -> WarmupRunConfig:
     """Stage 2 before a run: on as many faces a batch, all of them the prior's."""
-    dafi = study.restoration_recipe("mfr", DAFI_RUN, {"fusion_method": DAFI})
+    dafi = _dafi_recipe(study)
     start = _start(dafi)
     group = GroupConfig(
         source=_live(dafi),
